@@ -1,0 +1,1 @@
+"""The core: everything the project does, without QGIS and without a terminal. The door is `core.jobs`."""

@@ -1,0 +1,101 @@
+"""A model's card (`card.yaml`): what the network eats, what it gives, where it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import ModelError
+
+CARD_NAME = "card.yaml"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TensorCard(_Part):
+    """One tensor of the network, NHWC, its channels named by band."""
+
+    name: str
+    bands: list[str]
+    resolution: int = Field(description="Pixel size in metres in a scene of full resolution.")
+
+
+class ModelFile(_Part):
+    """One file of the model folder."""
+
+    file: str
+    precision: Literal["float32", "float16", "int8"]
+    sha256: str
+
+
+class ModelCard(_Part):
+    """Everything that inference needs to know of a model, and what a user should.
+
+    ``scaling``: a tensor's value times this is reflectance (1e-4: the network takes DN without offset).
+    ``radius``: receptive radius in pixels of the finest input, measured. ``multiple``: sides of the finest input must be
+    multiples of this. ``upsampling`` names the kernel the network adds its detail to; it is part of the network.
+    """
+
+    name: str
+    title: str
+    task: Literal["20m", "60m"]
+    network: str
+    processing_levels: list[Literal["L1C", "L2A"]]
+    inputs: list[TensorCard]
+    outputs: list[TensorCard]
+    scaling: float = 1e-4
+    upsampling: str = "bilinear, half-pixel centres"
+    radius: int
+    multiple: int
+    parameters: int
+    mflop_per_pixel: float = Field(description="Million floating-point operations per 10 m pixel.")
+    files: list[ModelFile]
+    training: dict[str, Any] = Field(default_factory=dict, description="Data with licences, recipe, seed.")
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    licence: str = ""
+    source: str = ""
+
+    @property
+    def input_bands(self) -> list[str]:
+        """Every band that the network takes."""
+        return [band for tensor in self.inputs for band in tensor.bands]
+
+    @property
+    def output_bands(self) -> list[str]:
+        """Every band that the network gives."""
+        return [band for tensor in self.outputs for band in tensor.bands]
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read and validate the card of a model folder. Raises `ModelError`."""
+    path = folder / CARD_NAME
+    if not path.is_file():
+        raise ModelError(f"{folder} is no model folder: it has no {CARD_NAME}; name a bundled model or an exported one.")
+    try:
+        return ModelCard.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} is not readable YAML; export the model again.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelError(f"{path} is no valid card: {where}: {first['msg']}; export the model again.") from error
+
+
+def write_card(card: ModelCard, folder: Path) -> Path:
+    """Write a card beside its files."""
+    path = folder / CARD_NAME
+    text = yaml.safe_dump(card.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,196 @@
+"""What can be asked for: one pydantic model per job, and `run`. The only door into the core.
+
+The command line, the worker process and the tests all fill in one of these models and call `run`; a feature that is
+not a field here does not exist. Importing this module is cheap: the rooms are imported when a job runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from .errors import InputError
+from .progress import Progress
+
+Task = Literal["20m", "60m"]
+Device = Literal["auto", "cpu", "cuda", "directml", "coreml"]
+
+
+class _Job(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class SceneOptions(_Job):
+    """How to read a scene where its own metadata does not say it (stacked GeoTIFF, folder of bands)."""
+
+    band_names: list[str] | None = Field(None, description="Names of a stacked raster's bands, in file order.")
+    radiometric_offset: int | None = Field(None, description="DN added before scaling (-1000 from baseline 04.00 on).")
+    quantification: float | None = Field(None, gt=0, description="DN that mean reflectance 1 (10000).")
+    processing_level: Literal["L1C", "L2A"] | None = Field(None, description="Where the product does not say it.")
+
+
+class CreateSharpeningDatasetJob(_Job):
+    """Cut training pairs out of scenes by Wald's protocol (degrade, then the original is the target)."""
+
+    job: Literal["create_sharpening_dataset"] = "create_sharpening_dataset"
+    scenes: list[str] = Field(min_length=1, description="Scenes: SAFE, zip, folder of bands, stacked GeoTIFF, STAC item.")
+    output: Path = Field(description="Folder of the dataset.")
+    task: Task = Field("20m", description="Which bands are to be sharpened.")
+    scene_options: SceneOptions = Field(default_factory=SceneOptions)
+    roi: str | None = Field(None, description="'xmin,ymin,xmax,ymax [EPSG:n]' or a vector file.")
+    patch_size: int | None = Field(None, ge=6, description="Patch side on the target grid; 32 (20m), 96 (60m).")
+    step: int | None = Field(None, ge=1, description="Distance between patches on the target grid; the patch size.")
+    scales: int = Field(1, ge=1, le=4, description="1: native scale only; 2: also the scene reduced by 2; and so on.")
+    sigma: float | None = Field(None, gt=0, description="Gaussian blur in fine pixels x factor; None: 1/factor (DSen2).")
+    sensor_mtf: bool = Field(False, description="Blur with each band's own MTF instead of one sigma.")
+    train: float = Field(0.8, ge=0, le=1)
+    valid: float = Field(0.1, ge=0, le=1)
+    test: float = Field(0.1, ge=0, le=1)
+    split: Literal["auto", "blocks", "scenes"] = Field("auto", description="auto: by scene from three scenes on.")
+    block_size: int = Field(8, ge=1, description="Side of a spatial block, in patches.")
+    licence: str | None = Field(None, description="Licence of the pixels, written into the card.")
+    seed: int = 0
+
+
+class TrainJob(_Job):
+    """Train a network on a dataset. Every field is also a key of the run's YAML file."""
+
+    job: Literal["train"] = "train"
+    datasets: list[Path] = Field(min_length=1, description="Dataset folders of one task, mixed by patch.")
+    output: Path = Field(description="Folder of the run: configuration, logs, checkpoints, test figures.")
+    network: str = Field("coarsenet", description="coarsenet, dsen2, vdsen2.")
+    network_options: dict[str, Any] = Field(default_factory=dict, description="Width, depth … of the network.")
+    initial_weights: Path | None = Field(None, description="Weights file (.weights.h5) to start from.")
+    loss: Literal["l1", "l2"] = "l1"
+    optimizer: Literal["adamw", "nadam"] = "adamw"
+    learning_rate: float = Field(1e-3, gt=0)
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    warmup_steps: int = Field(200, ge=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    clip_norm: float = Field(0.5, gt=0)
+    ema: float = Field(0.999, ge=0, lt=1, description="Decay of the running mean of weights; 0: none.")
+    batch_size: int = Field(16, ge=1)
+    epochs: int = Field(100, ge=1)
+    steps_per_epoch: int | None = Field(None, ge=1, description="None: as many as there are batches.")
+    early_stopping: int = Field(20, ge=0, description="Epochs without a better validation RMSE; 0: never stop early.")
+    dihedral: bool = Field(True, description="Eight orientations.")
+    gain: float = Field(0.25, ge=0, description="Sigma of the log-normal gain common to all bands; 0: none.")
+    band_gain: float = Field(0.15, ge=0, description="Sigma of the log-normal gain of each band; 0: none.")
+    balance: bool = Field(True, description="Divide each patch's loss by its mean absolute detail.")
+    mixed_precision: Literal["auto", "off", "float16", "bfloat16"] = "auto"
+    max_minutes: float | None = Field(None, gt=0, description="Bound on training time; the schedule follows it.")
+    resume: bool = False
+    images: int = Field(4, ge=0, description="Patches shown in TensorBoard.")
+    seed: int = 0
+
+
+class ExportJob(_Job):
+    """Turn a finished run into a model folder: SavedModel, ONNX with a parity check, card."""
+
+    job: Literal["export"] = "export"
+    run: Path = Field(description="Folder of the run.")
+    output: Path = Field(description="Model folder to write.")
+    checkpoint: Literal["best", "last"] = "best"
+    saved_model: bool = Field(True, description="Also write the TensorFlow SavedModel (OTBTF contract).")
+    name: str | None = Field(None, description="Name in the card; the folder's name.")
+
+
+class SuperResolveJob(_Job):
+    """Sharpen a scene's 20 m and 60 m bands to 10 m."""
+
+    job: Literal["super_resolve"] = "super_resolve"
+    scene: str = Field(description="SAFE, zip, folder of bands, stacked GeoTIFF, STAC item (file or URL).")
+    output: Path = Field(description="GeoTIFF to write.")
+    models: list[str] = Field(default_factory=list, description="Bundled names or folders; empty: what fits.")
+    scene_options: SceneOptions = Field(default_factory=SceneOptions)
+    roi: str | None = Field(None, description="'xmin,ymin,xmax,ymax [EPSG:n]' or a vector file.")
+    bands: list[str] = Field(default_factory=list, description="Bands to write; empty: all that can be had.")
+    device: Device = "auto"
+    threads: int | None = Field(None, ge=1)
+    tile_size: int | None = Field(None, ge=60, description="Side of a window in 10 m pixels.")
+    memory: int | None = Field(None, ge=200, description="MB that the process may use.")
+    precision: Literal["auto", "float32", "float16", "int8"] = "auto"
+    format: Literal["gtiff", "cog"] = "gtiff"
+    compression: Literal["deflate", "zstd"] = "deflate"
+    data_type: Literal["uint16", "float32"] = Field("uint16", description="DN as the input's, or reflectance.")
+    consistency: int = Field(0, ge=0, le=2, description="Passes of back-projection.")
+    allow_other_level: bool = Field(False, description="Use an L1C model on L2A or the reverse, with a warning.")
+
+
+class EvaluateJob(_Job):
+    """Wald's protocol on a real scene: degrade, super-resolve, compare with the original bands."""
+
+    job: Literal["evaluate"] = "evaluate"
+    model: str = Field(description="Bundled name or model folder.")
+    scene: str
+    scene_options: SceneOptions = Field(default_factory=SceneOptions)
+    roi: str | None = None
+    border: int = Field(6, ge=0, description="Pixels of the target grid left out along the scene's edge.")
+    sigma: float | None = Field(None, gt=0, description="As in the dataset job; None: 1/factor.")
+    json_file: Path | None = Field(None, description="Figures as JSON.")
+    device: Device = "auto"
+    threads: int | None = Field(None, ge=1)
+    precision: Literal["auto", "float32", "float16", "int8"] = "auto"
+    allow_other_level: bool = False
+
+
+class CheckEnvironmentJob(_Job):
+    """Versions, devices and bundled models of the environment that runs this job."""
+
+    job: Literal["check_environment"] = "check_environment"
+
+
+Job = Annotated[
+    CreateSharpeningDatasetJob | TrainJob | ExportJob | SuperResolveJob | EvaluateJob | CheckEnvironmentJob,
+    Field(discriminator="job"),
+]
+_ADAPTER: TypeAdapter[Job] = TypeAdapter(Job)
+
+
+def parse(data: dict[str, Any]) -> Job:
+    """The job that a dictionary (JSON from the plugin, YAML of a run) describes. Raises `InputError`."""
+    try:
+        return _ADAPTER.validate_python(data)
+    except ValidationError as error:
+        raise InputError(_sentence(error)) from error
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or "job"
+    value = first.get("input")
+    shown = f" (got {value!r})" if isinstance(value, str | int | float) else ""
+    return f"The option '{where}' is not usable{shown}: {first['msg'].lower()}."
+
+
+def run(job: Job, progress: Progress | None = None) -> dict[str, Any]:
+    """Run a job to its end and return its outputs (paths as strings, figures as numbers).
+
+    Raises a `core.errors.S2SRError` whose message is for the user; `Cancelled` when the user asked to stop.
+    """
+    progress = progress or Progress()
+    if isinstance(job, CreateSharpeningDatasetJob):
+        from .dataset.sharpening import create_sharpening_dataset
+
+        return create_sharpening_dataset(job, progress)
+    if isinstance(job, TrainJob):
+        from .training.train import train
+
+        return train(job, progress)
+    if isinstance(job, ExportJob):
+        from .training.export import export
+
+        return export(job, progress)
+    if isinstance(job, SuperResolveJob):
+        from .inference.super_resolve import super_resolve
+
+        return super_resolve(job, progress)
+    if isinstance(job, EvaluateJob):
+        from .inference.evaluate import evaluate
+
+        return evaluate(job, progress)
+    from .environment import check_environment
+
+    return check_environment(progress)

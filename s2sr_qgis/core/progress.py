@@ -1,0 +1,34 @@
+"""How a running job speaks to whoever started it. The core never prints."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from .errors import Cancelled
+
+Level = Literal["debug", "info", "warning"]
+
+
+class Progress:
+    """Receives what a job reports. The base class is silent and never cancels; CLI and worker subclass it."""
+
+    def progress(self, percent: float, text: str = "") -> None:
+        """Overall progress of the job, 0 to 100, with a short text on the current step."""
+
+    def log(self, text: str, level: Level = "info") -> None:
+        """One line for the user."""
+
+    def metric(self, **values: float) -> None:
+        """Named figures of a running training, such as ``epoch``, ``loss``, ``valid_rmse``."""
+
+    def artifact(self, name: str, path: str) -> None:
+        """A file that the job has completed."""
+
+    def cancelled(self) -> bool:
+        """Whether the user asked to stop."""
+        return False
+
+    def check(self) -> None:
+        """Raise `Cancelled` when the user asked to stop; call it between windows, patches and batches."""
+        if self.cancelled():
+            raise Cancelled("Cancelled by the user; no output was written.")
