@@ -16,6 +16,7 @@ from .progress import Progress
 
 Task = Literal["20m", "60m"]
 Device = Literal["auto", "cpu", "cuda", "directml", "coreml"]
+Precision = Literal["auto", "float32", "float16", "int8"]
 
 
 class _Job(BaseModel):
@@ -38,20 +39,20 @@ class CreateSharpeningDatasetJob(_Job):
     scenes: list[str] = Field(min_length=1, description="Scenes: SAFE, zip, folder of bands, stacked GeoTIFF, STAC item.")
     output: Path = Field(description="Folder of the dataset.")
     task: Task = Field("20m", description="Which bands are to be sharpened.")
-    scene_options: SceneOptions = Field(default_factory=SceneOptions)
+    scene_options: SceneOptions = Field(default_factory=SceneOptions, description="How to read the scene.")
     roi: str | None = Field(None, description="'xmin,ymin,xmax,ymax [EPSG:n]' or a vector file.")
     patch_size: int | None = Field(None, ge=6, description="Patch side on the target grid; 32 (20m), 96 (60m).")
     step: int | None = Field(None, ge=1, description="Distance between patches on the target grid; the patch size.")
     scales: int = Field(1, ge=1, le=4, description="1: native scale only; 2: also the scene reduced by 2; and so on.")
     sigma: float | None = Field(None, gt=0, description="Gaussian blur in fine pixels x factor; None: 1/factor (DSen2).")
     sensor_mtf: bool = Field(False, description="Blur with each band's own MTF instead of one sigma.")
-    train: float = Field(0.8, ge=0, le=1)
-    valid: float = Field(0.1, ge=0, le=1)
-    test: float = Field(0.1, ge=0, le=1)
+    train: float = Field(0.8, ge=0, le=1, description="Share of the patches for training.")
+    valid: float = Field(0.1, ge=0, le=1, description="Share for validation while training.")
+    test: float = Field(0.1, ge=0, le=1, description="Share kept for the figures of the finished model.")
     split: Literal["auto", "blocks", "scenes"] = Field("auto", description="auto: by scene from three scenes on.")
     block_size: int = Field(8, ge=1, description="Side of a spatial block, in patches.")
     licence: str | None = Field(None, description="Licence of the pixels, written into the card.")
-    seed: int = 0
+    seed: int = Field(0, description="Seed of every random choice.")
 
 
 class TrainJob(_Job):
@@ -63,27 +64,29 @@ class TrainJob(_Job):
     network: str = Field("coarsenet", description="coarsenet, dsen2, vdsen2.")
     network_options: dict[str, Any] = Field(default_factory=dict, description="Width, depth … of the network.")
     initial_weights: Path | None = Field(None, description="Weights file (.weights.h5) to start from.")
-    loss: Literal["l1", "l2"] = "l1"
-    optimizer: Literal["adamw", "nadam"] = "adamw"
-    learning_rate: float = Field(1e-3, gt=0)
-    schedule: Literal["cosine", "plateau"] = "cosine"
-    warmup_steps: int = Field(200, ge=0)
-    weight_decay: float = Field(1e-4, ge=0)
-    clip_norm: float = Field(0.5, gt=0)
+    loss: Literal["l1", "l2"] = Field("l1", description="Mean absolute or mean squared error.")
+    optimizer: Literal["adamw", "nadam"] = Field("adamw", description="How weights follow the gradient.")
+    learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate.")
+    schedule: Literal["cosine", "plateau"] = Field("cosine", description="How the learning rate falls.")
+    warmup_steps: int = Field(200, ge=0, description="Steps in which the learning rate rises from zero.")
+    weight_decay: float = Field(1e-4, ge=0, description="Decoupled weight decay (AdamW).")
+    clip_norm: float = Field(0.5, gt=0, description="Largest norm of a step's gradient.")
     ema: float = Field(0.999, ge=0, lt=1, description="Decay of the running mean of weights; 0: none.")
-    batch_size: int = Field(16, ge=1)
-    epochs: int = Field(100, ge=1)
+    batch_size: int = Field(16, ge=1, description="Patches a step.")
+    epochs: int = Field(100, ge=1, description="Passes over the training patches.")
     steps_per_epoch: int | None = Field(None, ge=1, description="None: as many as there are batches.")
     early_stopping: int = Field(20, ge=0, description="Epochs without a better validation RMSE; 0: never stop early.")
     dihedral: bool = Field(True, description="Eight orientations.")
     gain: float = Field(0.25, ge=0, description="Sigma of the log-normal gain common to all bands; 0: none.")
     band_gain: float = Field(0.15, ge=0, description="Sigma of the log-normal gain of each band; 0: none.")
     balance: bool = Field(True, description="Divide each patch's loss by its mean absolute detail.")
-    mixed_precision: Literal["auto", "off", "float16", "bfloat16"] = "auto"
+    mixed_precision: Literal["auto", "off", "float16", "bfloat16"] = Field(
+        "auto", description="Narrow numbers in training; auto: where the device gains by it."
+    )
     max_minutes: float | None = Field(None, gt=0, description="Bound on training time; the schedule follows it.")
-    resume: bool = False
+    resume: bool = Field(False, description="Go on from the last checkpoint of the run's folder.")
     images: int = Field(4, ge=0, description="Patches shown in TensorBoard.")
-    seed: int = 0
+    seed: int = Field(0, description="Seed of every random choice.")
 
 
 class ExportJob(_Job):
@@ -92,7 +95,7 @@ class ExportJob(_Job):
     job: Literal["export"] = "export"
     run: Path = Field(description="Folder of the run.")
     output: Path = Field(description="Model folder to write.")
-    checkpoint: Literal["best", "last"] = "best"
+    checkpoint: Literal["best", "last"] = Field("best", description="Which weights: best on validation, or last.")
     saved_model: bool = Field(True, description="Also write the TensorFlow SavedModel (OTBTF contract).")
     name: str | None = Field(None, description="Name in the card; the folder's name.")
 
@@ -104,16 +107,16 @@ class SuperResolveJob(_Job):
     scene: str = Field(description="SAFE, zip, folder of bands, stacked GeoTIFF, STAC item (file or URL).")
     output: Path = Field(description="GeoTIFF to write.")
     models: list[str] = Field(default_factory=list, description="Bundled names or folders; empty: what fits.")
-    scene_options: SceneOptions = Field(default_factory=SceneOptions)
+    scene_options: SceneOptions = Field(default_factory=SceneOptions, description="How to read the scene.")
     roi: str | None = Field(None, description="'xmin,ymin,xmax,ymax [EPSG:n]' or a vector file.")
     bands: list[str] = Field(default_factory=list, description="Bands to write; empty: all that can be had.")
-    device: Device = "auto"
-    threads: int | None = Field(None, ge=1)
+    device: Device = Field("auto", description="Where the network runs; auto: the fastest that is there.")
+    threads: int | None = Field(None, ge=1, description="Threads of the processor; all of them where not given.")
     tile_size: int | None = Field(None, ge=60, description="Side of a window in 10 m pixels.")
     memory: int | None = Field(None, ge=200, description="MB that the process may use.")
-    precision: Literal["auto", "float32", "float16", "int8"] = "auto"
-    format: Literal["gtiff", "cog"] = "gtiff"
-    compression: Literal["deflate", "zstd"] = "deflate"
+    precision: Precision = Field("auto", description="Which of the model's variants; auto: the device's best.")
+    format: Literal["gtiff", "cog"] = Field("gtiff", description="Tiled GeoTIFF or cloud-optimised GeoTIFF.")
+    compression: Literal["deflate", "zstd"] = Field("deflate", description="Lossless compression of the pixels.")
     data_type: Literal["uint16", "float32"] = Field("uint16", description="DN as the input's, or reflectance.")
     consistency: int = Field(0, ge=0, le=2, description="Passes of back-projection.")
     allow_other_level: bool = Field(False, description="Use an L1C model on L2A or the reverse, with a warning.")
@@ -124,16 +127,16 @@ class EvaluateJob(_Job):
 
     job: Literal["evaluate"] = "evaluate"
     model: str = Field(description="Bundled name or model folder.")
-    scene: str
-    scene_options: SceneOptions = Field(default_factory=SceneOptions)
-    roi: str | None = None
+    scene: str = Field(description="SAFE, zip, folder of bands, stacked GeoTIFF, STAC item (file or URL).")
+    scene_options: SceneOptions = Field(default_factory=SceneOptions, description="How to read the scene.")
+    roi: str | None = Field(None, description="'xmin,ymin,xmax,ymax [EPSG:n]' or a vector file.")
     border: int = Field(6, ge=0, description="Pixels of the target grid left out along the scene's edge.")
     sigma: float | None = Field(None, gt=0, description="As in the dataset job; None: 1/factor.")
     json_file: Path | None = Field(None, description="Figures as JSON.")
-    device: Device = "auto"
-    threads: int | None = Field(None, ge=1)
-    precision: Literal["auto", "float32", "float16", "int8"] = "auto"
-    allow_other_level: bool = False
+    device: Device = Field("auto", description="Where the network runs; auto: the fastest that is there.")
+    threads: int | None = Field(None, ge=1, description="Threads of the processor; all of them where not given.")
+    precision: Precision = Field("auto", description="Which of the model's variants; auto: the device's best.")
+    allow_other_level: bool = Field(False, description="Use an L1C model on L2A or the reverse, with a warning.")
 
 
 class CheckEnvironmentJob(_Job):
