@@ -36,7 +36,7 @@ class CreateSharpeningDatasetJob(_Job):
     """Cut training pairs out of scenes by Wald's protocol (degrade, then the original is the target)."""
 
     job: Literal["create_sharpening_dataset"] = "create_sharpening_dataset"
-    scenes: list[str] = Field(min_length=1, description="Scenes: SAFE, zip, folder of bands, stacked GeoTIFF, STAC item.")
+    scenes: list[str] = Field(min_length=1, description="SAFE, zip, folder of bands, stacked GeoTIFF, STAC item.")
     output: Path = Field(description="Folder of the dataset.")
     task: Task = Field("20m", description="Which bands are to be sharpened.")
     scene_options: SceneOptions = Field(default_factory=SceneOptions, description="How to read the scene.")
@@ -44,7 +44,7 @@ class CreateSharpeningDatasetJob(_Job):
     patch_size: int | None = Field(None, ge=6, description="Patch side on the target grid; 32 (20m), 96 (60m).")
     step: int | None = Field(None, ge=1, description="Distance between patches on the target grid; the patch size.")
     scales: int = Field(1, ge=1, le=4, description="1: native scale only; 2: also the scene reduced by 2; and so on.")
-    sigma: float | None = Field(None, gt=0, description="Gaussian blur in fine pixels x factor; None: 1/factor (DSen2).")
+    sigma: float | None = Field(None, gt=0, description="Gaussian blur in fine pixels; None: 1/factor (DSen2).")
     sensor_mtf: bool = Field(False, description="Blur with each band's own MTF instead of one sigma.")
     train: float = Field(0.8, ge=0, le=1, description="Share of the patches for training.")
     valid: float = Field(0.1, ge=0, le=1, description="Share for validation while training.")
