@@ -1,0 +1,79 @@
+# s2sr. `make demo` and `make test` do all the set-up themselves; a second call costs seconds.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup system demo test test-all lint check-core check-qgis bench models package check-package install clean
+
+PYTHON ?= python3
+QGIS_PYTHON ?= /usr/bin/python3
+PROFILE ?= $(HOME)/.local/share/QGIS/QGIS3/profiles/default
+DATA ?= ../shared/data
+MARKERS ?= not slow
+BIN := .venv/bin
+QGIS_ENV = QT_QPA_PLATFORM=offscreen S2SR_PYTHON="$(CURDIR)/$(BIN)/python"
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+system:
+	@PYTHON="$(PYTHON)" QGIS_PYTHON="$(QGIS_PYTHON)" sh tools/setup_qgis.sh
+
+.venv/.base: pyproject.toml | system
+	@echo "s2sr: the worker's environment, .venv ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "s2sr: $(PYTHON) is older than 3.10; name another with make PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.train: .venv/.base
+	@echo "s2sr: TensorFlow and the tools, .venv ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[train,dev]'
+	@touch $@
+
+# The QGIS bindings belong to the system's Python, so the tests of the plugin need an environment of that one.
+.venv-qgis/.done: Makefile | system
+	@echo "s2sr: the environment of the plugin's tests, .venv-qgis ..."
+	@$(QGIS_PYTHON) -m venv --system-site-packages .venv-qgis
+	@.venv-qgis/bin/python -m pip install -q --disable-pip-version-check 'pytest>=8,<10' 'pytest-qgis>=5,<6' 'pytest-timeout>=2.3,<3'
+	@touch $@
+
+setup: .venv/.train .venv-qgis/.done  ## everything that the tests and a training need
+
+demo: .venv/.base  ## super-resolve the sample with QGIS, compare, write demo/
+	@$(BIN)/python tools/demo.py
+
+lint: .venv/.train  ## ruff, format, mypy, bandit
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/bandit -q -r s2sr_qgis training_cli
+
+check-core: .venv/.train
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -p no:pytest_qgis -m "$(MARKERS)" tests/core
+
+check-qgis: .venv/.train .venv-qgis/.done
+	$(QGIS_ENV) .venv-qgis/bin/python -m pytest -q -m "$(MARKERS)" tests/qgis tests/e2e
+
+test: check-core check-qgis  ## style, types and all tests but the slow ones
+
+test-all: MARKERS = slow or not slow
+test-all: check-core check-qgis  ## the slow tests too
+
+bench: .venv/.train  ## measure speed and accuracy; DATA=folder of the test scenes
+	$(BIN)/python benchmarks/run.py --data "$(DATA)"
+
+models: .venv/.train  ## train the bundled models again; DATA=folder of the training scenes
+	$(BIN)/python tools/train_models.py --data "$(DATA)"
+
+package:  ## the plugin as dist/s2sr_qgis.VERSION.zip, from committed files
+	@$(PYTHON) tools/package.py build
+
+check-package: package .venv/.train  ## the rules of plugins.qgis.org on the packed zip
+	@$(BIN)/python tools/package.py check
+
+install: package  ## install the plugin into PROFILE of QGIS
+	@$(PYTHON) tools/package.py install --profile "$(PROFILE)"
+
+clean:  ## remove environments, builds and the demo's results
+	rm -rf .venv .venv-qgis build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache
