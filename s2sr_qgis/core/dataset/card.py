@@ -132,7 +132,7 @@ class PatchArray:
 
     def __getitem__(self, index: Index) -> NDArray[np.float32]:
         if isinstance(index, int | np.integer):
-            return self._read(range(len(self))[index], 1)[0]
+            return self._read(range(len(self))[index], 1).reshape(self.shape[1:])
         if isinstance(index, slice):
             chosen = range(len(self))[index]
             if chosen.step == 1 and chosen:
@@ -144,7 +144,8 @@ class PatchArray:
         return np.concatenate([self._read(i, 1) for i in chosen])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return self[:].astype(dtype or self.dtype, copy=False)
+        whole: NDArray[Any] = np.asarray(self[:], dtype=dtype)
+        return whole
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "shape": self.shape}
@@ -250,6 +251,6 @@ def _check_file(path: Path, tensor: PatchCard, count: int) -> None:
     if found != wanted or (names and names != tensor.bands):
         raise DatasetError(
             f"{path} does not match its card: it holds {found[0]} x {found[1]} pixels of "
-            f"{' '.join(names) or f'{found[2]} bands'}, the card says {count} patches of {tensor.size} x {tensor.size} pixels of {' '.join(tensor.bands)}; "
-            "make the dataset again."
+            f"{' '.join(names) or f'{found[2]} bands'}, the card says {count} patches of "
+            f"{tensor.size} x {tensor.size} pixels of {' '.join(tensor.bands)}; make the dataset again."
         )
