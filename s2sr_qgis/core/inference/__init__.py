@@ -1,0 +1,1 @@
+"""Models at work: a folder with ONNX and card, tiles with halo, sharpened scenes."""

@@ -38,8 +38,8 @@ class ModelCard(_Part):
     """Everything that inference needs to know of a model, and what a user should.
 
     ``scaling``: a tensor's value times this is reflectance (1e-4: the network takes DN without offset).
-    ``radius``: receptive radius in pixels of the finest input, measured. ``multiple``: sides of the finest input must be
-    multiples of this. ``upsampling`` names the kernel the network adds its detail to; it is part of the network.
+    ``radius``: receptive radius in pixels of the finest input, measured. ``multiple``: sides of the finest input must
+    be multiples of this. ``upsampling`` names the kernel the network adds its detail to; it is part of the network.
     """
 
     name: str
@@ -76,7 +76,7 @@ def read_card(folder: Path) -> ModelCard:
     """Read and validate the card of a model folder. Raises `ModelError`."""
     path = folder / CARD_NAME
     if not path.is_file():
-        raise ModelError(f"{folder} is no model folder: it has no {CARD_NAME}; name a bundled model or an exported one.")
+        raise ModelError(f"{folder} is no model folder (it has no {CARD_NAME}); name a bundled or an exported model.")
     try:
         return ModelCard.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

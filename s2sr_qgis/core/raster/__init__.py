@@ -1,0 +1,1 @@
+"""Grids, windows, resampling, degradation and writing of rasters, whatever the sensor."""

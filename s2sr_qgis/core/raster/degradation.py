@@ -16,8 +16,9 @@ TRUNCATE = 4.0
 def degrade(image: Float, factor: int, sigma: float | None = None, valid: Mask | None = None) -> Float:
     """Blur an image and reduce it by ``factor``: a Gaussian, then the mean of each factor × factor block.
 
-    ``image``: float32 (..., H, W) with H and W multiples of ``factor``; edges are replicated. ``sigma``: of the Gaussian
-    in pixels of the image; None: 1 / factor, as in DSen2 (Lanaras et al. 2018, doi:10.1016/j.isprsjprs.2018.09.018).
+    ``image``: float32 (..., H, W) with H and W multiples of ``factor``; edges are replicated. ``sigma``: of the
+    Gaussian in pixels of the image; None: 1 / factor, as in DSen2 (Lanaras et al. 2018,
+    doi:10.1016/j.isprsjprs.2018.09.018).
     ``valid``: bool (..., H, W) or (H, W); pixels outside it have no weight, and a coarse pixel that sees no valid one
     is 0. Returns float32 (..., H / factor, W / factor). Raises ValueError for a size that is not a multiple.
     """
@@ -45,4 +46,4 @@ def _blurred_means(image: Float, factor: int, sigma: float) -> Float:
             blurred = gaussian_filter1d(blurred, sigma, axis=axis, mode="nearest", truncate=TRUNCATE)
     *lead, height, width = blurred.shape
     blocks = blurred.reshape(*lead, height // factor, factor, width // factor, factor)
-    return blocks.mean(axis=(-3, -1), dtype=np.float32)
+    return np.asarray(blocks.mean(axis=(-3, -1)), np.float32)

@@ -11,7 +11,7 @@ from scipy.ndimage import zoom
 Float = NDArray[np.float32]
 Kernel = Literal["bilinear", "bicubic"]
 
-_ORDER: dict[Kernel, int] = {"bilinear": 1, "bicubic": 3}
+_ORDER: dict[Kernel, Literal[1, 3]] = {"bilinear": 1, "bicubic": 3}
 
 
 def upsample(image: Float, factor: int, kernel: Kernel = "bilinear") -> Float:
@@ -27,5 +27,5 @@ def upsample(image: Float, factor: int, kernel: Kernel = "bilinear") -> Float:
     *lead, height, width = source.shape
     out = np.empty((*lead, height * factor, width * factor), np.float32)
     for index in np.ndindex(*lead):
-        zoom(source[index], factor, output=out[index], order=_ORDER[kernel], mode="nearest", grid_mode=True)
+        out[index] = zoom(source[index], factor, order=_ORDER[kernel], mode="nearest", grid_mode=True)
     return out

@@ -1,0 +1,266 @@
+"""A model at work: its card, its ONNX Runtime session, prediction in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, MissingPackageError, ModelError
+from ..jobs import Device
+from ..raster.grid import Window
+from ..raster.tiles import crop, fill, mirrored, tiles
+from .card import CARD_NAME, ModelCard, ModelFile, TensorCard, read_card, sha256
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Float = NDArray[np.float32]
+
+MODELS = Path(__file__).parents[2] / "models"
+"""Where the bundled models lie."""
+
+REACH = 96
+"""How far, in pixels of the finest input, an invalid pixel looks for a valid one to be filled with."""
+
+TILE = 480
+"""Side of a tile where nobody says otherwise: larger ones leave the processor's cache."""
+
+PROVIDERS: dict[str, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+"""ONNX Runtime's name of each device."""
+
+
+class Model:
+    """A loaded model; made by `load_model`.
+
+    ``card``: what it takes and gives. ``device``, ``precision``: what it really runs on.
+    """
+
+    def __init__(self, card: ModelCard, session: onnxruntime.InferenceSession, device: str, precision: str):
+        self.card = card
+        self.device = device
+        self.precision = precision
+        self._session = session
+        self._types = {i.name: np.float16 if "float16" in i.type else np.float32 for i in session.get_inputs()}
+        _check_tensors(card, set(self._types), {o.name for o in session.get_outputs()})
+
+    @property
+    def finest(self) -> int:
+        """Pixel size of the finest input and of the outputs, in metres (10)."""
+        return min(tensor.resolution for tensor in self.card.inputs)
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of the finest input must be multiples of: the network's own demand and the coarsest band's."""
+        return math.lcm(self.card.multiple, *(t.resolution // self.finest for t in self.card.inputs))
+
+    @property
+    def halo(self) -> int:
+        """Pixels of the finest input around a window that the network must see and the output drops."""
+        return math.ceil(self.card.radius / self.multiple) * self.multiple
+
+    def factor(self, band: str) -> int:
+        """How many times coarser than the finest an input band is."""
+        for tensor in self.card.inputs:
+            if band in tensor.bands:
+                return tensor.resolution // self.finest
+        raise ModelError(f"The model {self.card.name} takes no {band}; it takes {', '.join(self.card.input_bands)}.")
+
+    def infer(self, bands: dict[str, Float]) -> dict[str, Float]:
+        """Run the network as it is: no NaN, sides multiples of `multiple`, no halo added.
+
+        ``bands``: reflectance, float32 (h, w) at native resolution. Returns reflectance, float32 (H, W) at the finest.
+        """
+        feed = {t.name: self._tensor(t, bands) for t in self.card.inputs}
+        try:
+            results = self._session.run([t.name for t in self.card.outputs], feed)
+        except Exception as error:  # ONNX Runtime's own classes are private
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(
+                f"The model {self.card.name} failed on {self.device}: {reason}; try smaller tiles."
+            ) from error
+        sharpened: dict[str, Float] = {}
+        for tensor, result in zip(self.card.outputs, results, strict=True):
+            if not np.isfinite(result).all():
+                raise ModelError(
+                    f"The model {self.card.name} ({self.precision}) gave values that are not numbers; "
+                    "use float32 precision or export the model again."
+                )
+            for channel, band in enumerate(tensor.bands):
+                sharpened[band] = result[0, :, :, channel].astype(np.float32) * np.float32(self.card.scaling)
+        return sharpened
+
+    def predict(self, bands: dict[str, NDArray[np.floating[Any]]], tile_size: int = TILE) -> dict[str, Float]:
+        """Sharpen bands that lie in memory.
+
+        ``bands``: reflectance (radiometric offset applied; 0.1 is 10 %), float (h, w) for each of
+        ``card.input_bands``, each at its native resolution over the same ground: with 10 m bands of 600 × 600, 20 m
+        bands are 300 × 300 and 60 m bands 100 × 100; upper-left corners coincide. NaN is invalid: it is filled for the
+        network. Further bands are ignored. The ratio of the sizes counts, not the metres, so bands degraded by Wald's
+        protocol fit as well. ``tile_size``: side of a window in fine pixels; it changes memory and speed, not the
+        result.
+
+        Returns reflectance, float32 (H, W) at the finest resolution, for each of ``card.output_bands``; NaN exactly
+        where that band's own coarse pixel is NaN. Raises `ModelError` when bands are missing or sizes do not fit.
+        """
+        area = self._area(bands)
+        valid = {band: np.isfinite(bands[band]) for band in self.card.input_bands}
+        filled = {
+            band: fill(np.asarray(bands[band], np.float32), ok, REACH / self.factor(band)) for band, ok in valid.items()
+        }
+        size = max(tile_size // self.multiple, 1) * self.multiple
+        out = {band: np.empty(area.shape, np.float32) for band in self.card.output_bands}
+        for tile in tiles(area, size, self.halo, self.multiple):
+            have = tile.padded.clipped(area.width, area.height)
+            seen = {}
+            for band, image in filled.items():
+                f = self.factor(band)
+                part = crop(image, area.scaled(f), have.scaled(f))
+                seen[band] = mirrored(part, have.scaled(f), tile.padded.scaled(f))
+            for band, image in self.infer(seen).items():
+                crop(out[band], area, tile.core)[...] = crop(image, tile.padded, tile.core)
+        for band, image in out.items():
+            if band in valid and not valid[band].all():
+                f = self.factor(band)
+                image[~valid[band].repeat(f, axis=0).repeat(f, axis=1)] = np.nan
+        return out
+
+    def _tensor(self, tensor: TensorCard, bands: dict[str, Float]) -> NDArray[Any]:
+        stack = np.stack([bands[band] for band in tensor.bands], axis=-1)[np.newaxis]
+        return (stack / np.float32(self.card.scaling)).astype(self._types[tensor.name])
+
+    def _area(self, bands: dict[str, NDArray[Any]]) -> Window:
+        """The window of the finest grid that the bands cover together."""
+        self.check_bands(bands)
+        shapes = {band: np.shape(bands[band]) for band in self.card.input_bands}
+        sizes = {
+            tuple(side * self.factor(band) for side in shape) if len(shape) == 2 else shape
+            for band, shape in shapes.items()
+        }
+        if len(sizes) > 1 or any(len(size) != 2 or 0 in size for size in sizes):
+            listed = ", ".join(f"{band} {' x '.join(map(str, shape))}" for band, shape in shapes.items())
+            raise ModelError(f"The bands do not cover the same ground at their native resolutions: {listed}.")
+        height, width = sizes.pop()
+        return Window(0, 0, width, height)
+
+    def check_bands(self, bands: Collection[str]) -> None:
+        """Raise `ModelError`, naming both lists, when the model takes a band that is not among ``bands``."""
+        missing = [band for band in self.card.input_bands if band not in bands]
+        if missing:
+            raise ModelError(
+                f"The model {self.card.name} takes {', '.join(self.card.input_bands)}, but there are only "
+                f"{', '.join(bands) or 'no bands'}: {', '.join(missing)} missing."
+            )
+
+
+def bundled_models() -> dict[str, Path]:
+    """The folder of each model that comes with the package, by name, in alphabetical order."""
+    if not MODELS.is_dir():
+        return {}
+    return {folder.name: folder for folder in sorted(MODELS.iterdir()) if (folder / CARD_NAME).is_file()}
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of a bundled name or a path. Raises `ModelError` when it is neither."""
+    bundled = bundled_models()
+    if str(name) in bundled:
+        return bundled[str(name)]
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        names = ", ".join(bundled) or "none"
+        raise ModelError(f"'{name}' is neither a bundled model ({names}) nor a model folder.")
+    return folder
+
+
+def load_model(source: str | Path, device: str = "auto", threads: int | None = None, precision: str = "auto") -> Model:
+    """Load a bundled model by name, or a model folder (``card.yaml`` and ONNX files).
+
+    ``device``: auto (CUDA, DirectML, else the processor), cpu, cuda, directml, coreml. ``threads``: on the processor;
+    None: all cores. ``precision``: float32, float16, int8; auto: float32 where the model has it. Raises `ModelError`
+    (no or damaged model, card and ONNX that do not belong together), `MissingPackageError` (device not available),
+    `InputError` (no such device).
+    """
+    folder = find_model(source)
+    card = read_card(folder)
+    file = _choose(card, precision)
+    path = folder / file.file
+    if Path(file.file).name != file.file or not path.is_file():
+        raise ModelError(f"{folder} lacks the file {file.file} that its card names; copy or export the model again.")
+    if sha256(path) != file.sha256.lower():
+        raise ModelError(f"{path} does not match its card (SHA-256 differs); copy or export the model again.")
+    session, used = _session(path, device, threads)
+    return Model(card, session, used, file.precision)
+
+
+def devices() -> list[str]:
+    """The devices that the installed ONNX Runtime can use, best first. Raises `MissingPackageError` without it."""
+    available = _runtime().get_available_providers()
+    return [device for device in ("cuda", "directml", "coreml", "cpu") if PROVIDERS[device] in available]
+
+
+def _choose(card: ModelCard, precision: str) -> ModelFile:
+    by_precision = {file.precision: file for file in card.files}
+    if precision == "auto" and card.files:
+        return by_precision.get("float32", card.files[0])
+    for name, file in by_precision.items():
+        if name == precision:
+            return file
+    raise ModelError(f"The model {card.name} has no {precision} file; it has {', '.join(by_precision) or 'none'}.")
+
+
+def _session(path: Path, device: str, threads: int | None) -> tuple[onnxruntime.InferenceSession, str]:
+    runtime = _runtime()
+    available = devices()
+    if device not in get_args(Device):
+        raise InputError(f"'{device}' is no device; the devices are {', '.join(get_args(Device))}.")
+    if device != "auto" and device not in available:
+        raise MissingPackageError(
+            f"The device '{device}' is not available: the installed ONNX Runtime offers {', '.join(available)}; choose "
+            "one of these or 'auto', or install the ONNX Runtime package for that device."
+        )
+    # CoreML compiles for every tile shape anew, so it is used only when asked for.
+    wanted = [device] if device != "auto" else [d for d in available if d != "coreml"]
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+    if "directml" in wanted:
+        options.enable_mem_pattern = False
+    names = [PROVIDERS[d] for d in dict.fromkeys([*wanted, "cpu"])]
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=names)
+    except Exception as error:  # ONNX Runtime's own classes are private
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{path} cannot be loaded by ONNX Runtime: {reason}; export the model again.") from error
+    used = next(d for d, provider in PROVIDERS.items() if provider == session.get_providers()[0])
+    if device not in ("auto", used):
+        raise MissingPackageError(
+            f"The device '{device}' could not be started (its driver or libraries are missing); choose 'cpu' or 'auto'."
+        )
+    return session, used
+
+
+def _check_tensors(card: ModelCard, inputs: set[str], outputs: set[str]) -> None:
+    named_in, named_out = {t.name for t in card.inputs}, {t.name for t in card.outputs}
+    if named_in != inputs or not named_out <= outputs:
+        raise ModelError(
+            f"The card of {card.name} names the tensors {', '.join(sorted(named_in | named_out))}, but its ONNX file "
+            f"has {', '.join(sorted(inputs | outputs))}; export the model again."
+        )
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingPackageError("This needs the package onnxruntime; set up the environment again.") from error
+    return onnxruntime
