@@ -1,0 +1,175 @@
+"""Runs one job for a terminal: progress, a live view of training, Ctrl-C, errors as one sentence, exit status."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from s2sr_qgis.core import jobs
+from s2sr_qgis.core.errors import Cancelled, InputError, S2SRError
+from s2sr_qgis.core.progress import Level, Progress
+
+USAGE, FAILURE = 2, 1
+ROWS = 10
+"""Epochs that the live view of a training shows."""
+
+
+class TerminalProgress(Progress):
+    """Shows what a job reports on stderr: live where that is a terminal, one line an event where it is a file."""
+
+    def __init__(self, console: Console, debug: bool = False) -> None:
+        self.console = console
+        self.debug = debug
+        self.signal: int | None = None
+        self.files: list[tuple[str, str]] = []
+        self.epochs: list[dict[str, float]] = []
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._task = self._bars.add_task("Starting", total=100)
+        self._live = Live(console=console, get_renderable=self._view, refresh_per_second=5, transient=True)
+        self._said = (-10.0, "")
+
+    def __enter__(self) -> TerminalProgress:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+        if self.console.is_terminal and self.epochs:
+            self.console.print(self._training())
+
+    def progress(self, percent: float, text: str = "") -> None:
+        """Move the bar; in a log file, a line at each new step or tenth."""
+        self._bars.update(self._task, completed=percent, description=text or None)
+        last, step = self._said
+        if not self.console.is_terminal and (percent - last >= 10 or (text and text != step and percent - last >= 1)):
+            self._said = (percent, text)
+            self._line(f"{percent:3.0f} %  {text}", "")
+
+    def log(self, text: str, level: Level = "info") -> None:
+        """One line above the bar."""
+        if level != "debug" or self.debug:
+            self._line(text, {"debug": "dim", "info": "", "warning": "yellow"}[level])
+
+    def metric(self, **values: float) -> None:
+        """A row of the training view: figures of one epoch belong together."""
+        epoch = values.get("epoch")
+        if self.epochs and epoch is not None and self.epochs[-1].get("epoch") == epoch:
+            self.epochs[-1].update(values)
+        else:
+            self.epochs.append(dict(values))
+        if not self.console.is_terminal:
+            self._line("  ".join(f"{label(name)} {figure(name, value)}" for name, value in values.items()), "")
+
+    def artifact(self, name: str, path: str) -> None:
+        """Remember a finished file."""
+        self.files.append((name, path))
+
+    def cancelled(self) -> bool:
+        """Whether a signal asked to stop."""
+        return self.signal is not None
+
+    def _line(self, text: str, style: str) -> None:
+        self.console.print(Text(text, style=style), soft_wrap=True)
+
+    def _view(self) -> Group:
+        return Group(*([self._training()] if self.epochs else []), self._bars)
+
+    def _training(self) -> Table:
+        names = list(dict.fromkeys(name for row in self.epochs for name in row))
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in names:
+            table.add_column(label(name), justify="right")
+        best = min((row["valid_rmse"] for row in self.epochs if "valid_rmse" in row), default=None)
+        for row in self.epochs[-ROWS:]:
+            is_best = best is not None and row.get("valid_rmse") == best
+            cells = (figure(name, row[name]) if name in row else "" for name in names)
+            table.add_row(*cells, style="green" if is_best else "")
+        return table
+
+
+def label(name: str) -> str:
+    """A metric's heading."""
+    known = {"valid_rmse": "valid RMSE", "samples_per_second": "samples/s", "seconds_left": "time left"}
+    return known.get(name, name.replace("_", " "))
+
+
+def figure(name: str, value: float) -> str:
+    """A metric's value: whole numbers, times, or four digits."""
+    if name in ("seconds_left", "time_left"):
+        minutes, seconds = divmod(round(value), 60)
+        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e9 else f"{value:.4g}"
+
+
+@contextmanager
+def _stoppable(progress: TerminalProgress) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM asks the job to stop; the second stops Python at once."""
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if progress.signal is not None:
+            raise KeyboardInterrupt
+        progress.signal = number
+        progress.log("Stopping; press Ctrl-C again to stop at once.", "warning")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_job(collect: Callable[[], dict[str, Any]], debug: bool = False) -> tuple[jobs.Job, dict[str, Any]]:
+    """Collect, validate and run a job; returns it with its outputs. Ends the process by `typer.Exit` on an error.
+
+    Exit status: 1 for an error, 2 for an option that is not usable, 128 + signal (Ctrl-C: 130) when stopped.
+    """
+    console = Console(stderr=True, highlight=False)
+    progress = TerminalProgress(console, debug)
+    try:
+        job = jobs.parse(collect())
+    except InputError as error:
+        raise stop(console, str(error), USAGE) from error
+    start = time.monotonic()
+    try:
+        with _stoppable(progress), progress:
+            outputs = jobs.run(job, progress)
+    except (Cancelled, KeyboardInterrupt) as error:
+        text = str(error) or "Stopped at once; a half-written temporary file may be left beside the output."
+        raise stop(console, text, 128 + (progress.signal or signal.SIGINT), "yellow") from error
+    except S2SRError as error:
+        if debug:
+            raise
+        raise stop(console, str(error), FAILURE) from error
+    except Exception as error:
+        if debug:
+            raise
+        text = f"Unexpected {type(error).__name__}: {error}; --debug shows where, please report it."
+        raise stop(console, " ".join(text.split()), FAILURE) from error
+    progress.log(f"Done in {time.monotonic() - start:.1f} s.")
+    return job, outputs
+
+
+def stop(console: Console, text: str, status: int, style: str = "red") -> typer.Exit:
+    """Say one sentence on stderr and give the exception that ends the process."""
+    console.print(Text(text, style=style), soft_wrap=True)
+    return typer.Exit(status)
