@@ -160,6 +160,11 @@ def run_job(collect: Callable[[], dict[str, Any]], debug: bool = False) -> tuple
         if debug:
             raise
         raise stop(console, str(error), FAILURE) from error
+    except ModuleNotFoundError as error:
+        if debug:
+            raise
+        text = f"This environment lacks the package '{error.name}'; for training install s2sr with its 'train' extra."
+        raise stop(console, text, FAILURE) from error
     except Exception as error:
         if debug:
             raise

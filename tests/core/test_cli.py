@@ -1,0 +1,309 @@
+"""The command line: every field of a job is an option, nothing more; errors, exit status, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from s2sr_qgis.core import jobs
+from s2sr_qgis.core.errors import InputError, MissingPackageError
+from s2sr_qgis.core.progress import Progress
+from training_cli.main import app
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = {
+    ("dataset", "sharpening"): jobs.CreateSharpeningDatasetJob,
+    ("train",): jobs.TrainJob,
+    ("export",): jobs.ExportJob,
+    ("super-resolve",): jobs.SuperResolveJob,
+    ("evaluate",): jobs.EvaluateJob,
+    ("check",): jobs.CheckEnvironmentJob,
+}
+POSITIONAL = {"scenes", "datasets", "run", "scene", "model"}
+RENAMED = {"models": "--model", "json_file": "--json", "network_options": "--network-option"}
+
+
+class Recorder:
+    """Stands for `jobs.run`: keeps the jobs that it was asked to run."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Any] = []
+        self.outputs: dict[str, Any] = {"output": "somewhere.tif"}
+        self.error: BaseException | None = None
+
+    def __call__(self, job: Any, progress: Progress | None = None) -> dict[str, Any]:
+        self.jobs.append(job)
+        if self.error:
+            raise self.error
+        assert progress is not None
+        progress.progress(50, "half")
+        progress.log("a warning", "warning")
+        return self.outputs
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    recorder = Recorder()
+    monkeypatch.setattr(jobs, "run", recorder)
+    return recorder
+
+
+def s2sr(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200", "NO_COLOR": "1"})
+
+
+def fields(job_type: Any) -> list[str]:
+    names = []
+    for name, field in job_type.model_fields.items():
+        if field.annotation is jobs.SceneOptions:
+            names += jobs.SceneOptions.model_fields
+        elif name != "job":
+            names.append(name)
+    return names
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_field_is_an_option_and_every_option_a_field(command: tuple[str, ...]) -> None:
+    text = s2sr(*command, "--help").output
+    shown = set(re.findall(r"^\s+(?:-\w, )?(--[a-z0-9-]+)", text, flags=re.MULTILINE))
+    wanted = {RENAMED.get(n, "--" + n.replace("_", "-")) for n in fields(COMMANDS[command]) if n not in POSITIONAL}
+    assert shown == wanted | {"--config", "--debug", "--help"}
+
+
+def test_help_shows_the_model_s_default_and_description() -> None:
+    text = " ".join(s2sr("train", "--help").output.split())
+    for name in ("epochs", "learning_rate", "schedule"):
+        field = jobs.TrainJob.model_fields[name]
+        assert f"{field.description} [default: {field.default}]" in text
+
+
+def test_only_what_is_given_reaches_the_job(recorder: Recorder) -> None:
+    result = s2sr(
+        *("super-resolve", "a.SAFE", "-o", "o.tif", "-m", "one", "-m", "two", "--bands", "B05,B12", "--bands", "B11"),
+        *("--roi", "1,2,3,4 EPSG:4326", "--no-allow-other-level", "--consistency", 1, "--radiometric-offset", -1000),
+    )
+    assert result.exit_code == 0, result.output
+    (job,) = recorder.jobs
+    assert job.model_dump(mode="json", exclude_unset=True) == {
+        "job": "super_resolve",
+        "scene": "a.SAFE",
+        "output": "o.tif",
+        "models": ["one", "two"],
+        "bands": ["B05", "B12", "B11"],
+        "roi": "1,2,3,4 EPSG:4326",
+        "allow_other_level": False,
+        "consistency": 1,
+        "scene_options": {"radiometric_offset": -1000},
+    }
+    assert "somewhere.tif" in result.stdout
+    assert "a warning" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ("dataset", "sharpening", "a", "b", "--task", "60m", "-o", "d", "--band-names", "B02,B8A"),
+            {"scenes": ["a", "b"], "task": "60m", "output": "d", "scene_options": {"band_names": ["B02", "B8A"]}},
+        ),
+        (("export", "r", "-o", "m", "--no-saved-model"), {"run": "r", "output": "m", "saved_model": False}),
+        (("evaluate", "m", "s", "--json", "f.json"), {"model": "m", "scene": "s", "json_file": "f.json"}),
+        (("check",), {}),
+    ],
+)
+def test_commands_fill_in_their_job(recorder: Recorder, arguments: tuple[str, ...], expected: dict[str, Any]) -> None:
+    result = s2sr(*arguments)
+    assert result.exit_code == 0, result.output
+    given = recorder.jobs[0].model_dump(mode="json", exclude_unset=True)
+    assert {name: value for name, value in given.items() if name != "job"} == expected
+
+
+def test_a_run_s_own_file_reproduces_it_and_options_win(recorder: Recorder, tmp_path: Path) -> None:
+    first = jobs.parse(
+        {
+            **{"job": "train", "datasets": ["d"], "output": "r", "epochs": 7, "loss": "l2"},
+            "network_options": {"width": 32, "depth": 4},
+        }
+    )
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(first.model_dump(mode="json")))
+    assert s2sr("train", "--config", file).exit_code == 0
+    assert s2sr("train", "other", "--config", file, "--epochs", 9, "--network-option", "width=64").exit_code == 0
+    assert s2sr("run", file).exit_code == 0
+    same, changed, by_run = recorder.jobs
+    assert same == first == by_run
+    assert (changed.datasets, changed.epochs, changed.loss) == ([Path("other")], 9, "l2")
+    assert changed.network_options == {"width": 64, "depth": 4}
+
+
+def test_run_takes_json(recorder: Recorder, tmp_path: Path) -> None:
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps({"job": "evaluate", "model": "m", "scene": "s"}))
+    assert s2sr("run", file).exit_code == 0
+    assert recorder.jobs == [jobs.EvaluateJob(model="m", scene="s")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train",), ["DIR", "--output", "must be given"]),
+        (("train", "d", "-o", "r", "--epochs", "0"), ["epochs", "greater"]),
+        (("train", "d", "-o", "r", "--epochs", "many"), ["--epochs", "integer"]),
+        (("train", "d", "-o", "r", "--loss", "l3"), ["--loss", "l1"]),
+        (("train", "d", "-o", "r", "--network-option", "width"), ["KEY=VALUE"]),
+        (("train", "--config", "no.yaml"), ["no.yaml", "cannot be read"]),
+        (("run", "no.yaml"), ["no.yaml", "cannot be read"]),
+        (("sing",), ["sing"]),
+    ],
+)
+def test_wrong_use_is_status_2(recorder: Recorder, arguments: tuple[str, ...], words: list[str]) -> None:
+    result = s2sr(*arguments)
+    assert result.exit_code == 2
+    assert not recorder.jobs
+    assert not result.stdout
+    assert all(word in result.stderr for word in words), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("job: export\nrun: r\noutput: o\n", ["export", "train"]),
+        ("[1, 2]", ["no job"]),
+        ("a: [", ["neither YAML nor JSON"]),
+        ("job: train\ndatasets: [d]\noutput: r\ncolour: red\n", ["colour"]),
+    ],
+)
+def test_a_wrong_file_is_status_2(recorder: Recorder, tmp_path: Path, text: str, words: list[str]) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(text)
+    result = s2sr("train", "--config", file)
+    assert result.exit_code == 2
+    assert not recorder.jobs
+    assert all(word in result.stderr for word in words), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (InputError("The zip x.zip is damaged; download it again."), "The zip x.zip is damaged; download it again."),
+        (MissingPackageError("TensorFlow is missing."), "TensorFlow is missing."),
+        (ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow"), "lacks the package 'tensorflow'"),
+        (ValueError("two\nlines"), "Unexpected ValueError: two lines"),
+    ],
+)
+def test_an_error_is_one_sentence_and_status_1(recorder: Recorder, error: BaseException, words: str) -> None:
+    recorder.error = error
+    result = s2sr("evaluate", "m", "s")
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not result.stdout
+    assert s2sr("evaluate", "m", "s", "--debug").exception is error
+
+
+def test_version_is_the_project_s() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    version = re.search(r'^version = "(.+)"$', text, flags=re.MULTILINE)
+    assert version
+    assert s2sr("--version").stdout.strip() == f"s2sr {version[1]}"
+    assert re.search(rf"^version={re.escape(version[1])}$", (ROOT / "metadata.txt").read_text(), flags=re.MULTILINE)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom training_cli.main import app\n"
+        "try: app(['--help'])\nexcept SystemExit: print('MODULES', *{m.partition('.')[0] for m in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    heavy = {"numpy", "scipy", "rasterio", "onnxruntime", "tensorflow", "keras", "skimage", "matplotlib", "pystac"}
+    assert not heavy & set(done.stdout.partition("MODULES")[2].split())
+    assert "super-resolve" in done.stdout
+
+
+SLOW_JOB = """
+import sys, time
+from pathlib import Path
+from s2sr_qgis.core import jobs
+from training_cli.main import app
+
+def run(job, progress):
+    print("running", flush=True)
+    try:
+        while True:
+            time.sleep(0.02)
+            if not STUBBORN:
+                progress.check()
+    finally:
+        Path(sys.argv.pop()).write_text("cleaned")
+
+STUBBORN = sys.argv.pop() == "stubborn"
+jobs.run = run
+app(["evaluate", "m", "s"])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(
+    ("number", "temper", "times", "status"),
+    [
+        (signal.SIGINT, "polite", 1, 130),
+        (signal.SIGTERM, "polite", 1, 143),
+        (signal.SIGINT, "stubborn", 2, 130),
+    ],
+)
+def test_ctrl_c_stops_the_job_cleanly(tmp_path: Path, number: int, temper: str, times: int, status: int) -> None:
+    trace = tmp_path / "trace"
+    command = [sys.executable, "-c", SLOW_JOB, str(trace), temper]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        for _ in range(times):
+            process.send_signal(number)
+            time.sleep(0.5)
+        _, errors = process.communicate(timeout=10)
+    assert process.returncode == status, errors
+    assert trace.read_text() == "cleaned"
+    assert "Traceback" not in errors
+
+
+def test_training_is_shown_by_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(job: Any, progress: Progress) -> dict[str, Any]:
+        for epoch in (1, 2):
+            progress.metric(epoch=epoch, loss=0.5 / epoch, samples_per_second=1234.0)
+            progress.metric(epoch=epoch, valid_rmse=60.0 / epoch, seconds_left=3725.0)
+        return {"run": "r"}
+
+    monkeypatch.setattr(jobs, "run", run)
+    lines = s2sr("train", "d", "-o", "r").stderr.splitlines()
+    assert "epoch 1  loss 0.5  samples/s 1234" in lines
+    assert "epoch 2  valid RMSE 30  time left 1:02:05" in lines
+
+
+def test_the_live_view_has_one_row_an_epoch() -> None:
+    from rich.console import Console
+
+    from training_cli.session import ROWS, TerminalProgress
+
+    console = Console(record=True, force_terminal=True, width=100, file=open(os.devnull, "w"))  # noqa: SIM115
+    with TerminalProgress(console) as progress:
+        for epoch in range(1, 15):
+            progress.metric(epoch=epoch, loss=1.0)
+            progress.metric(epoch=epoch, valid_rmse=abs(epoch - 9) + 0.25)
+    rows = [line.split() for line in console.export_text().splitlines() if line.strip()]
+    assert rows[-ROWS - 1] == ["epoch", "loss", "valid", "RMSE"]
+    assert rows[-ROWS:] == [[str(e), "1", f"{abs(e - 9) + 0.25:.4g}"] for e in range(5, 15)]
