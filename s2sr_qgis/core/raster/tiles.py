@@ -53,7 +53,7 @@ def crop(image: NDArray[_T], have: Window, want: Window) -> NDArray[_T]:
     return image[..., row : row + want.height, col : col + want.width]
 
 
-def mirrored(image: Float, have: Window, want: Window) -> Float:
+def mirrored(image: NDArray[_T], have: Window, want: Window) -> NDArray[_T]:
     """Extend an image (..., h, w) that covers ``have`` to ``want``, which contains it, by mirroring at its edges.
 
     The edge pixel is repeated (half-sample symmetry): only so is the mirror image of a coarse band the coarse image of

@@ -6,13 +6,96 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
 
 from ..errors import OutputError
+from .grid import Grid, Window
 
-_SIDECARS = ("", ".aux.xml", ".ovr", ".ovr.tmp", ".msk")
+_SIDECARS = ("", ".aux.xml", ".ovr", ".ovr.tmp", ".msk", ".msk.ovr.tmp")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class OutputBand:
+    """A band of a file: its name, centre wavelength and bandwidth in nm; value = pixel × ``scale`` + ``offset``."""
+
+    name: str
+    wavelength: float | None = None
+    bandwidth: float | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How a raster is stored. ``block``: side of its inner tiles, a multiple of 16. ``tags``: of the whole file."""
+
+    data_type: Literal["uint16", "float32"] = "uint16"
+    nodata: float = 0.0
+    format: Literal["gtiff", "cog"] = "gtiff"
+    compression: Literal["deflate", "zstd"] = "deflate"
+    block: int = 512
+    threads: int | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class RasterWriter:
+    """A raster that is being written window by window; made by `write_raster`."""
+
+    def __init__(self, dataset: Any, bands: list[OutputBand], target: Path):
+        self._dataset = dataset
+        self._index = {band.name: number for number, band in enumerate(bands, start=1)}
+        self._target = target
+
+    def write(self, window: Window, images: Mapping[str, NDArray[Any]]) -> None:
+        """Write bands (height, width), already in the file's data type, by name. Raises `OutputError`."""
+        place = rasterio.windows.Window(window.col, window.row, window.width, window.height)
+        with _gdal_errors(self._target):
+            for name, image in images.items():
+                self._dataset.write(image, self._index[name], window=place)
+
+
+@contextmanager
+def write_raster(
+    target: str | os.PathLike[str], grid: Grid, bands: list[OutputBand], options: FileOptions | None = None
+) -> Iterator[RasterWriter]:
+    """Create a GeoTIFF or COG window by window, with overviews; it appears under its name only when complete.
+
+    Raises `OutputError` as `atomic` does, and when the finished file has a gap.
+    """
+    options = options or FileOptions()
+    with atomic(target) as temporary:
+        plain = temporary if options.format == "gtiff" else temporary.with_name(f"{temporary.stem}-plain.tif")
+        path = Path(target).expanduser().absolute()
+        try:
+            with _gdal_errors(path):
+                dataset = rasterio.open(plain, "w", **_profile(grid, bands, options))
+            try:
+                with _gdal_errors(path):
+                    _describe(dataset, bands, options)
+                yield RasterWriter(dataset, bands, path)
+            except BaseException:
+                with suppress(Exception):  # what failed first is what to tell
+                    dataset.close()
+                raise
+            with _gdal_errors(path):
+                dataset.close()
+                _finish(plain, temporary, options)
+                _check_complete(temporary)
+        finally:
+            if plain != temporary:
+                discard(plain)
 
 
 @contextmanager
@@ -55,14 +138,14 @@ def check_target(path: Path, folder: bool = False) -> None:
 
 def concerns(error: OSError, temporary: Path) -> bool:
     """Whether an OS error is about writing this output, rather than about reading something else."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+    if error.errno in (*_FULL, errno.EROFS):
         return True
     return any(str(name).startswith(str(temporary)) for name in (error.filename, error.filename2) if name)
 
 
 def output_sentence(error: OSError, path: Path) -> str:
     """What an OS error means for the output at ``path``, in one sentence."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in _FULL:
         return f"The disk is full: {path} could not be written; free some space or choose another output."
     return f"{path} could not be written: {error.strerror or error}; choose another output."
 
@@ -74,3 +157,105 @@ def discard(temporary: Path) -> None:
         return
     for suffix in _SIDECARS:
         temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
+
+
+def _profile(grid: Grid, bands: list[OutputBand], options: FileOptions) -> dict[str, Any]:
+    return {
+        "driver": "GTiff",
+        "width": grid.width,
+        "height": grid.height,
+        "count": len(bands),
+        "dtype": options.data_type,
+        "crs": grid.crs,
+        "transform": grid.transform,
+        "nodata": options.nodata,
+        "tiled": True,
+        "blockxsize": options.block,
+        "blockysize": options.block,
+        "interleave": "band",
+        "photometric": "MINISBLACK",
+        "ALPHA": "NO",
+        "compress": options.compression,
+        "predictor": _predictor(options),
+        "num_threads": str(options.threads or "ALL_CPUS"),
+        "BIGTIFF": "IF_SAFER",
+    }
+
+
+def _predictor(options: FileOptions) -> int:
+    return 3 if options.data_type == "float32" else 2
+
+
+def _describe(dataset: Any, bands: list[OutputBand], options: FileOptions) -> None:
+    dataset.update_tags(**options.tags)
+    dataset.descriptions = tuple(band.name for band in bands)
+    if any(band.scale != 1 or band.offset != 0 for band in bands):
+        dataset.scales = tuple(band.scale for band in bands)
+        dataset.offsets = tuple(band.offset for band in bands)
+    for number, band in enumerate(bands, start=1):
+        if band.wavelength is not None:
+            # GDAL's own names, then those that EnMAP-Box and ENVI readers look for.
+            dataset.update_tags(number, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=f"{band.wavelength / 1000:.4f}")
+            dataset.update_tags(number, wavelength=f"{band.wavelength:g}", wavelength_units="Nanometers")
+        if band.bandwidth is not None:
+            dataset.update_tags(number, ns="IMAGERY", FWHM_UM=f"{band.bandwidth / 1000:.4f}")
+            dataset.update_tags(number, fwhm=f"{band.bandwidth:g}")
+
+
+def _finish(plain: Path, final: Path, options: FileOptions) -> None:
+    """Add overviews, or turn the plain file into a COG, which has its own."""
+    threads = str(options.threads or "ALL_CPUS")
+    if options.format == "cog":
+        rasterio.shutil.copy(
+            plain,
+            final,
+            driver="COG",
+            COMPRESS=options.compression.upper(),
+            PREDICTOR="YES",
+            BIGTIFF="IF_SAFER",
+            OVERVIEW_RESAMPLING="AVERAGE",
+            NUM_THREADS=threads,
+        )
+        return
+    with rasterio.open(plain) as dataset:
+        side = max(dataset.shape)
+    factors = [2**level for level in range(1, 16) if side / 2 ** (level - 1) > 256]
+    if factors:
+        with rasterio.Env(GDAL_NUM_THREADS=threads), rasterio.open(plain, "r+") as dataset:
+            dataset.build_overviews(factors, Resampling.average)
+
+
+def _check_complete(path: Path) -> None:
+    """Raise an OSError when a block is missing or cut: GDAL does not always tell that a write failed."""
+    size = path.stat().st_size
+    with rasterio.open(path) as dataset:
+        for level in range(-1, len(dataset.overviews(1))):
+            with rasterio.open(path, **({} if level < 0 else {"OVERVIEW_LEVEL": level})) as image:
+                height, width = image.block_shapes[0]
+                columns, rows = -(-image.width // width), -(-image.height // height)
+            at = {} if level < 0 else {"ovr": level}
+            for band in dataset.indexes:
+                for block in np.ndindex(columns, rows):
+                    where = "_".join(map(str, block))
+                    start = dataset.get_tag_item(f"BLOCK_OFFSET_{where}", "TIFF", bidx=band, **at)
+                    length = dataset.get_tag_item(f"BLOCK_SIZE_{where}", "TIFF", bidx=band, **at)
+                    if start is None or length is None or int(start) + int(length) > size:
+                        raise OSError(errno.EIO, "the file is incomplete")
+
+
+@contextmanager
+def _gdal_errors(target: Path) -> Iterator[None]:
+    """Turn whatever GDAL raises while writing ``target`` into an `OutputError`."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except Exception as error:  # rasterio lets private classes of GDAL errors through
+        full = isinstance(error, OSError) and error.errno in _FULL
+        full = full or any(text in str(error) for text in ("No space left", "File too large"))
+        if full or shutil.disk_usage(target.parent).free < _MEBIBYTE:
+            raise OutputError(output_sentence(OSError(errno.ENOSPC, ""), target)) from error
+        reason = (str(error).strip() or "unknown error").splitlines()[0]
+        raise OutputError(
+            f"{target} could not be written completely ({reason}); check the space there or choose another output."
+        ) from error
