@@ -42,7 +42,10 @@ class Window:
 
 @dataclass(frozen=True)
 class Grid:
-    """A north-up pixel grid: CRS, upper-left corner (``x``, ``y``), square pixels of ``spacing``, size in pixels."""
+    """A north-up pixel grid: CRS, upper-left corner (``x``, ``y``), pixels of ``spacing``, size in pixels.
+
+    Pixels are square, except in a geographic CRS, where ``y_spacing`` gives their height in degrees.
+    """
 
     crs: CRS
     x: float
@@ -50,16 +53,22 @@ class Grid:
     spacing: float
     width: int
     height: int
+    y_spacing: float | None = None
+
+    @property
+    def pixel_height(self) -> float:
+        """The height of a pixel, a positive number in the CRS's unit."""
+        return self.spacing if self.y_spacing is None else self.y_spacing
 
     @property
     def transform(self) -> Affine:
         """The affine transform of GDAL and rasterio."""
-        return Affine(self.spacing, 0.0, self.x, 0.0, -self.spacing, self.y)
+        return Affine(self.spacing, 0.0, self.x, 0.0, -self.pixel_height, self.y)
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """(xmin, ymin, xmax, ymax)."""
-        return self.x, self.y - self.height * self.spacing, self.x + self.width * self.spacing, self.y
+        return self.x, self.y - self.height * self.pixel_height, self.x + self.width * self.spacing, self.y
 
     @property
     def window(self) -> Window:
@@ -71,7 +80,7 @@ class Grid:
         return replace(
             self,
             x=self.x + window.col * self.spacing,
-            y=self.y - window.row * self.spacing,
+            y=self.y - window.row * self.pixel_height,
             width=window.width,
             height=window.height,
         )
@@ -79,7 +88,11 @@ class Grid:
     def coarser(self, factor: int) -> Grid:
         """The grid of ``factor`` times larger pixels with the same corner; the remainder is dropped."""
         return replace(
-            self, spacing=self.spacing * factor, width=self.width // factor, height=self.height // factor
+            self,
+            spacing=self.spacing * factor,
+            y_spacing=None if self.y_spacing is None else self.y_spacing * factor,
+            width=self.width // factor,
+            height=self.height // factor,
         )
 
     def window_of(self, bounds: tuple[float, float, float, float], multiple: int = 1) -> Window:
@@ -88,9 +101,9 @@ class Grid:
         A window without pixels means that the bounds lie outside.
         """
         xmin, ymin, xmax, ymax = bounds
-        unit, tiny = self.spacing * multiple, 1e-6
-        left = math.floor((xmin - self.x) / unit + tiny) * multiple
-        right = math.ceil((xmax - self.x) / unit - tiny) * multiple
-        top = math.floor((self.y - ymax) / unit + tiny) * multiple
-        bottom = math.ceil((self.y - ymin) / unit - tiny) * multiple
+        x_unit, y_unit, tiny = self.spacing * multiple, self.pixel_height * multiple, 1e-6
+        left = math.floor((xmin - self.x) / x_unit + tiny) * multiple
+        right = math.ceil((xmax - self.x) / x_unit - tiny) * multiple
+        top = math.floor((self.y - ymax) / y_unit + tiny) * multiple
+        bottom = math.ceil((self.y - ymin) / y_unit - tiny) * multiple
         return Window(left, top, right - left, bottom - top).clipped(self.width, self.height)

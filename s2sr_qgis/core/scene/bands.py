@@ -13,7 +13,7 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class BandInfo:
-    """One MSI band: ``resolution`` in metres, ``wavelength`` and ``bandwidth`` in nm, ``band_id`` as in the SAFE XML."""
+    """One MSI band: ``resolution`` in metres, ``wavelength`` and ``bandwidth`` in nm, ``band_id`` as in SAFE's XML."""
 
     name: str
     resolution: int

@@ -1,0 +1,221 @@
+"""The raster files behind a scene: headers, truncation checks, and one open handle per thread and file."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
+from rasterio.windows import Window as RasterioWindow
+
+from ..errors import InputError
+from ..raster.grid import Window
+
+_REMOTE: dict[str, Any] = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+    "GDAL_HTTP_CONNECTTIMEOUT": "30",
+    "GDAL_HTTP_TIMEOUT": "120",
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "AWS_NO_SIGN_REQUEST": "YES",
+    "VSI_CACHE": "TRUE",
+}
+
+
+@dataclass(frozen=True)
+class RasterFile:
+    """One raster: ``path`` as GDAL takes it, ``label`` as the user knows it."""
+
+    path: str
+    label: str
+    remote: bool = False
+
+    def locate(self) -> str:
+        """The path to open now. Readers whose addresses age override this."""
+        return self.path
+
+    def renew(self) -> None:
+        """Forget whatever made the last address; called before a failed read is tried once more."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a raster says of itself. ``scales`` and ``offsets`` are GDAL's tags, 1 and 0 where not set."""
+
+    crs: CRS | None
+    transform: Affine
+    width: int
+    height: int
+    dtypes: tuple[str, ...]
+    nodata: tuple[float | None, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    descriptions: tuple[str | None, ...]
+
+
+def _reading(file: RasterFile) -> Any:
+    return rasterio.Env(**(_REMOTE if file.remote else {}))
+
+
+class FilePool:
+    """Opens files when they are first read, one handle per thread; `close` closes them all."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._open: list[Any] = []
+
+    def header(self, file: RasterFile) -> Header:
+        """Open a file and read its header. Raises `InputError` naming the file."""
+        with _reading(file), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = self._with_retry(file, lambda d: d)
+            placed = dataset.transform != Affine.identity()
+            transform: Affine = dataset.transform
+            if placed and (transform.b or transform.d):
+                raise InputError(
+                    f"{file.label} is rotated against the axes of its CRS; warp it to a north-up grid first."
+                )
+            if placed and (transform.a <= 0 or transform.e >= 0):
+                raise InputError(f"{file.label} is not north-up (its first row is the southernmost); warp it first.")
+            return Header(
+                crs=dataset.crs or None,
+                transform=transform if placed else Affine(1, 0, 0, 0, -1, 0),
+                width=dataset.width,
+                height=dataset.height,
+                dtypes=tuple(dataset.dtypes),
+                nodata=tuple(dataset.nodatavals),
+                scales=tuple(dataset.scales),
+                offsets=tuple(dataset.offsets),
+                descriptions=tuple(dataset.descriptions),
+            )
+
+    def read(
+        self, file: RasterFile, index: int, window: Window | None = None, shape: tuple[int, int] | None = None
+    ) -> NDArray[Any]:
+        """Read a window (file pixels) of one band (from 1), decimated to ``shape`` where given, as stored."""
+        where = RasterioWindow(window.col, window.row, window.width, window.height) if window else None
+        with _reading(file):
+            data: NDArray[Any] = self._with_retry(file, lambda d: d.read(index, window=where, out_shape=shape))
+            return data
+
+    def _with_retry(self, file: RasterFile, action: Any) -> Any:
+        try:
+            return action(self._dataset(file))
+        except RasterioError as error:
+            self._drop(file)
+            if not file.remote:
+                raise InputError(_unreadable(file, error)) from error
+        # A remote file's address may have aged out in the middle of a long read: ask for a fresh one, once.
+        file.renew()
+        try:
+            return action(self._dataset(file))
+        except RasterioError as error:
+            self._drop(file)
+            raise InputError(_unreadable(file, error)) from error
+
+    def _dataset(self, file: RasterFile) -> Any:
+        handles: dict[RasterFile, tuple[str, Any]] = self._local.__dict__.setdefault("handles", {})
+        path = file.locate()
+        found = handles.get(file)
+        if found and found[0] == path and not found[1].closed:
+            return found[1]
+        self._drop(file)
+        dataset = rasterio.open(path)
+        handles[file] = (path, dataset)
+        with self._lock:
+            self._open.append(dataset)
+        return dataset
+
+    def _drop(self, file: RasterFile) -> None:
+        found = self._local.__dict__.get("handles", {}).pop(file, None)
+        if found:
+            found[1].close()
+            with self._lock:
+                self._open = [d for d in self._open if d is not found[1]]
+
+    def close(self) -> None:
+        """Close every handle of every thread; a later read opens the file again."""
+        with self._lock:
+            handles, self._open = self._open, []
+        for dataset in handles:
+            dataset.close()
+
+
+def _unreadable(file: RasterFile, error: Exception) -> str:
+    if file.remote:
+        return f"{file.label} could not be read ({_reason(error)}); check the network and the item's address."
+    return f"{file.label} cannot be read: it is damaged, truncated or no raster; fetch it again."
+
+
+def _reason(error: Exception) -> str:
+    # GDAL's text holds the signed address, which is a secret for as long as its token lives.
+    text = str(error.__cause__ or error)
+    found = [word for word in ("403", "404", "401", "409", "timed out", "Could not resolve") if word in text]
+    return f"HTTP {found[0]}" if found and found[0].isdigit() else (found[0] if found else "no answer that is a raster")
+
+
+def check_whole(path: Path, label: str) -> None:
+    """Raise `InputError` when a file is empty, or a JPEG 2000 file shorter than its code stream says."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            check_stream(stream, size, label)
+    except OSError as error:
+        raise InputError(f"{label} cannot be opened ({error.strerror or error}).") from error
+
+
+def check_stream(stream: BinaryIO, size: int, label: str) -> None:
+    """`check_whole` on an open stream of known size, reading its first kilobytes only (and its end, if it seeks)."""
+    if size == 0:
+        raise InputError(f"{label} is empty (0 bytes); fetch the product again.")
+    if stream.read(12) != b"\x00\x00\x00\x0cjP  \r\n\x87\n":
+        return
+    position = 12
+    while position < size:
+        head = stream.read(8)
+        if len(head) < 8:
+            break
+        length, kind = struct.unpack(">I4s", head)
+        start = position + 8
+        if length == 1:
+            length = struct.unpack(">Q", stream.read(8))[0]
+            start += 8
+        end = position + length if length else size
+        if kind == b"jp2c":
+            if end <= size and (not _seeks(stream) or _ends_well(stream, end)):
+                return
+            break
+        skipped = end - start
+        if skipped < 0 or end > size or len(stream.read(skipped)) < skipped:
+            break
+        position = end
+    raise InputError(
+        f"{label} is truncated ({size} bytes, its JPEG 2000 code stream goes on); fetch the product again."
+    )
+
+
+def _seeks(stream: BinaryIO) -> bool:
+    return isinstance(stream, io.BufferedReader)
+
+
+def _ends_well(stream: BinaryIO, end: int) -> bool:
+    stream.seek(end - 2)
+    return stream.read(2) == b"\xff\xd9"
+
+
+def sample(pool: FilePool, file: RasterFile, index: int, header: Header, side: int = 256) -> NDArray[np.float32]:
+    """A decimated copy of a band, at most ``side`` pixels wide and high, as float32."""
+    shape = (min(side, header.height), min(side, header.width))
+    return pool.read(file, index, shape=shape).astype(np.float32)

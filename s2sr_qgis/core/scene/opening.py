@@ -1,0 +1,47 @@
+"""`open_scene`: whatever the user points at, as a `Scene`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..errors import InputError
+from ..jobs import SceneOptions
+from .scene import Scene
+
+_URL = re.compile(r"^https?://", re.IGNORECASE)
+
+
+def open_scene(source: str | Path, options: SceneOptions | None = None) -> Scene:
+    """Open a scene; close it, or use it as a context manager.
+
+    ``source`` is a SAFE folder (or the folder above, or anything in it), a zipped SAFE, a folder of single-band files,
+    a stacked raster whose bands have names, or a STAC item (JSON file or URL). Only headers are read here. Raises
+    `InputError` with a sentence for the user. The sentences in ``Scene.warnings`` are for the user's log.
+    """
+    options = options or SceneOptions()
+    text = str(source)
+    if _URL.match(text):
+        from .stac import open_stac
+
+        return open_stac(text, options)
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise InputError(f"{path} does not exist.")
+    if path.is_file() and path.suffix.lower() in (".json", ".geojson"):
+        from .stac import open_stac
+
+        return open_stac(str(path), options)
+
+    from .safe import find_safe, open_safe
+
+    product = find_safe(path)
+    if product:
+        return open_safe(*product, str(path), options)
+    if path.is_dir():
+        from .bands_folder import open_bands_folder
+
+        return open_bands_folder(path, options)
+    from .stacked import open_stacked
+
+    return open_stacked(path, options)

@@ -1,0 +1,162 @@
+"""A Sentinel-2 scene: named bands on nested grids, read by windows as reflectance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..raster.grid import Grid, Window
+from .files import FilePool, RasterFile
+from .roi import roi_bounds
+
+SATURATED = 65535
+"""The DN of a saturated pixel."""
+
+Level = Literal["L1C", "L2A"]
+
+
+@dataclass(frozen=True)
+class SceneBand:
+    """One band of a scene. Reflectance = (DN + ``offset``) / ``quantification``.
+
+    ``resolution`` is the band's own pixel size (10, 20 or 60 m), ``stored_resolution`` that of its file, which is finer
+    where somebody resampled the band; reads give the band's own. ``nodata`` is the file's tag; DN 0 is nodata always.
+    ``col`` and ``row`` are the file pixel at the upper-left corner of the scene's grid.
+    """
+
+    name: str
+    resolution: int
+    stored_resolution: int
+    offset: float
+    quantification: float
+    nodata: float | None
+    dtype: str
+    file: RasterFile = field(repr=False)
+    index: int = 1
+    col: int = 0
+    row: int = 0
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Bands by name, each (rows, columns) at its own resolution: ``data`` float32 reflectance, 0 where not ``valid``.
+
+    Negative reflectance is legal. ``saturated`` marks pixels whose value is only a lower bound.
+    """
+
+    data: dict[str, NDArray[np.float32]]
+    valid: dict[str, NDArray[np.bool_]]
+    saturated: dict[str, NDArray[np.bool_]]
+
+
+@dataclass
+class Scene:
+    """One Sentinel-2 acquisition on one tile, or an extract of it. Made by `open_scene`; reads are thread-safe.
+
+    ``grid`` is the 10 m grid of the ground that all bands cover; its size and corner are multiples of the coarsest
+    band's pixel, that is of ``multiple`` 10 m pixels (6, 2 or 1). ``warnings`` are sentences for the user's log.
+    """
+
+    name: str
+    source: str
+    level: Level | None
+    platform: str | None
+    acquired: datetime | None
+    baseline: str | None
+    bands: dict[str, SceneBand]
+    grid: Grid
+    multiple: int
+    warnings: list[str] = field(default_factory=list)
+    files: FilePool = field(default_factory=FilePool, repr=False)
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files of every thread."""
+        self.files.close()
+
+    def band(self, name: str) -> SceneBand:
+        """One band by its name. Raises `InputError` where the scene lacks it."""
+        if name not in self.bands:
+            raise InputError(f"{self.name} has no band {name}; it has {', '.join(self.bands)}.")
+        return self.bands[name]
+
+    def names(self, resolution: int) -> list[str]:
+        """Names of the scene's bands of 10, 20 or 60 m, in MSI order."""
+        return [name for name, band in self.bands.items() if band.resolution == resolution]
+
+    def read(self, bands: Sequence[str], window: Window | None = None) -> Pixels:
+        """Read a window of `grid` (10 m pixels; all of it where None), each band at its own resolution.
+
+        The window's numbers must be multiples of the requested bands' pixels. Only the window's part of each file is
+        read. Raises `InputError` naming a file that cannot be read, `ValueError` for a window off the grid.
+        """
+        window = window or self.grid.window
+        if window.clipped(self.grid.width, self.grid.height) != window:
+            raise ValueError(f"{window} is not inside the scene's {self.grid.width} x {self.grid.height} pixels")
+        pixels = Pixels({}, {}, {})
+        for name in bands:
+            band = self.band(name)
+            window.scaled(band.resolution // 10)
+            part = window.scaled(band.stored_resolution // 10)
+            stored = Window(band.col + part.col, band.row + part.row, part.width, part.height)
+            raw = self.files.read(band.file, band.index, stored)
+            data, valid, saturated = reflectance(raw, band)
+            factor = band.resolution // band.stored_resolution
+            if factor > 1:
+                blocks = valid.reshape(part.height // factor, factor, part.width // factor, factor)
+                valid = np.asarray(blocks.all(axis=(1, 3)))
+                saturated = np.asarray(saturated.reshape(blocks.shape).any(axis=(1, 3))) & valid
+                data = data.reshape(blocks.shape).mean(axis=(1, 3), dtype=np.float32)
+                data[~valid] = 0
+            pixels.data[name], pixels.valid[name], pixels.saturated[name] = data, valid, saturated
+        return pixels
+
+    def roi_window(self, roi: str) -> Window:
+        """The window of `grid` that covers a region, snapped outwards to the coarsest band's pixels.
+
+        ``roi`` is ``xmin,ymin,xmax,ymax``, in the scene's CRS or followed by another (``… EPSG:4326``), or the path of
+        a vector file, whose extent counts. Raises `InputError` when it cannot be read or lies outside.
+        """
+        bounds = roi_bounds(roi, self.grid.crs)
+        window = self.grid.window_of(bounds, self.multiple)
+        if not window.width or not window.height:
+            raise InputError(
+                f"The region of interest {_extent(bounds)} lies outside the scene {_extent(self.grid.bounds)} "
+                f"({self.grid.crs.to_string() if self.grid.crs else 'no CRS'}); "
+                "a region in another CRS needs its code, such as 'xmin,ymin,xmax,ymax EPSG:4326'."
+            )
+        return window
+
+
+def reflectance(raw: NDArray[Any], band: SceneBand) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Stored values to reflectance, with the masks of valid and of saturated pixels. Source: product specification."""
+    counts = band.quantification != 1
+    valid: NDArray[np.bool_] = np.isfinite(raw) if raw.dtype.kind == "f" else np.ones(raw.shape, bool)
+    if counts:
+        valid &= raw != 0
+    if band.nodata is not None and not np.isnan(band.nodata):
+        valid &= raw != band.nodata
+    saturated = (raw == SATURATED) & valid if counts else np.zeros(raw.shape, bool)
+    data = raw.astype(np.float32)
+    data += np.float32(band.offset)
+    data /= np.float32(band.quantification)
+    data[~valid] = 0
+    return data, valid, saturated
+
+
+def _extent(bounds: tuple[float, float, float, float]) -> str:
+    return "(" + ", ".join(f"{value:.9g}" for value in bounds) + ")"
