@@ -33,7 +33,6 @@ class TerminalProgress(Progress):
         self.console = console
         self.debug = debug
         self.signal: int | None = None
-        self.files: list[tuple[str, str]] = []
         self.epochs: list[dict[str, float]] = []
         self._bars = Bars(
             TextColumn("{task.description}"),
@@ -53,14 +52,17 @@ class TerminalProgress(Progress):
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
-        if self.console.is_terminal and self.epochs:
+        if self.epochs and self.console.is_terminal:
             self.console.print(self._training())
+        elif self.epochs:
+            self._epoch_line()
 
     def progress(self, percent: float, text: str = "") -> None:
         """Move the bar; in a log file, a line at each new step or tenth."""
         self._bars.update(self._task, completed=percent, description=text or None)
         last, step = self._said
-        if not self.console.is_terminal and (percent - last >= 10 or (text and text != step and percent - last >= 1)):
+        quiet = self.console.is_terminal or self.epochs
+        if not quiet and (percent - last >= 10 or (text and text != step and percent - last >= 1)):
             self._said = (percent, text)
             self._line(f"{percent:3.0f} %  {text}", "")
 
@@ -74,14 +76,10 @@ class TerminalProgress(Progress):
         epoch = values.get("epoch")
         if self.epochs and epoch is not None and self.epochs[-1].get("epoch") == epoch:
             self.epochs[-1].update(values)
-        else:
-            self.epochs.append(dict(values))
-        if not self.console.is_terminal:
-            self._line("  ".join(f"{label(name)} {figure(name, value)}" for name, value in values.items()), "")
-
-    def artifact(self, name: str, path: str) -> None:
-        """Remember a finished file."""
-        self.files.append((name, path))
+            return
+        if self.epochs and not self.console.is_terminal:
+            self._epoch_line()
+        self.epochs.append(dict(values))
 
     def cancelled(self) -> bool:
         """Whether a signal asked to stop."""
@@ -89,6 +87,9 @@ class TerminalProgress(Progress):
 
     def _line(self, text: str, style: str) -> None:
         self.console.print(Text(text, style=style), soft_wrap=True)
+
+    def _epoch_line(self) -> None:
+        self._line("  ".join(f"{label(name)} {figure(name, value)}" for name, value in self.epochs[-1].items()), "")
 
     def _view(self) -> Group:
         return Group(*([self._training()] if self.epochs else []), self._bars)
@@ -108,13 +109,13 @@ class TerminalProgress(Progress):
 
 def label(name: str) -> str:
     """A metric's heading."""
-    known = {"valid_rmse": "valid RMSE", "samples_per_second": "samples/s", "seconds_left": "time left"}
+    known = {"valid_rmse": "valid RMSE", "samples_per_s": "samples/s", "seconds_left": "time left"}
     return known.get(name, name.replace("_", " "))
 
 
 def figure(name: str, value: float) -> str:
     """A metric's value: whole numbers, times, or four digits."""
-    if name in ("seconds_left", "time_left"):
+    if name == "seconds_left":
         minutes, seconds = divmod(round(value), 60)
         return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e9 else f"{value:.4g}"

@@ -284,14 +284,14 @@ def test_ctrl_c_stops_the_job_cleanly(tmp_path: Path, number: int, temper: str, 
 def test_training_is_shown_by_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(job: Any, progress: Progress) -> dict[str, Any]:
         for epoch in (1, 2):
-            progress.metric(epoch=epoch, loss=0.5 / epoch, samples_per_second=1234.0)
+            progress.metric(epoch=epoch, loss=0.5 / epoch, samples_per_s=1234.0)
             progress.metric(epoch=epoch, valid_rmse=60.0 / epoch, seconds_left=3725.0)
         return {"run": "r"}
 
     monkeypatch.setattr(jobs, "run", run)
     lines = s2sr("train", "d", "-o", "r").stderr.splitlines()
-    assert "epoch 1  loss 0.5  samples/s 1234" in lines
-    assert "epoch 2  valid RMSE 30  time left 1:02:05" in lines
+    assert "epoch 1  loss 0.5  samples/s 1234  valid RMSE 60  time left 1:02:05" in lines
+    assert "epoch 2  loss 0.25  samples/s 1234  valid RMSE 30  time left 1:02:05" in lines
 
 
 def test_the_live_view_has_one_row_an_epoch() -> None:
