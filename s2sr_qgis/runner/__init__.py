@@ -1,0 +1,1 @@
+"""The QGIS side of the worker: which Python runs it, its environment, the event protocol, cancelling."""
