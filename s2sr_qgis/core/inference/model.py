@@ -140,7 +140,7 @@ class Model:
 
     def _area(self, bands: dict[str, NDArray[Any]]) -> Window:
         """The window of the finest grid that the bands cover together."""
-        self.check_bands(bands)
+        check_bands(self.card, bands)
         shapes = {band: np.shape(bands[band]) for band in self.card.input_bands}
         sizes = {
             tuple(side * self.factor(band) for side in shape) if len(shape) == 2 else shape
@@ -152,14 +152,15 @@ class Model:
         height, width = sizes.pop()
         return Window(0, 0, width, height)
 
-    def check_bands(self, bands: Collection[str]) -> None:
-        """Raise `ModelError`, naming both lists, when the model takes a band that is not among ``bands``."""
-        missing = [band for band in self.card.input_bands if band not in bands]
-        if missing:
-            raise ModelError(
-                f"The model {self.card.name} takes {', '.join(self.card.input_bands)}, but there are only "
-                f"{', '.join(bands) or 'no bands'}: {', '.join(missing)} missing."
-            )
+
+def check_bands(card: ModelCard, bands: Collection[str]) -> None:
+    """Raise `ModelError`, naming both lists, when a model takes a band that is not among ``bands``."""
+    missing = [band for band in card.input_bands if band not in bands]
+    if missing:
+        raise ModelError(
+            f"The model {card.name} takes {', '.join(card.input_bands)}, but there are only "
+            f"{', '.join(bands) or 'no bands'}: {', '.join(missing)} missing."
+        )
 
 
 def bundled_models() -> dict[str, Path]:
