@@ -118,7 +118,7 @@ def _keep(stored: dict[str, int], notes: list[str]) -> list[str]:
     for name in stored:
         if name not in kept:
             notes.append(
-                f"{name} is left out: it is stored at {stored[name]} m, coarser than its own {BANDS[name].resolution} m."
+                f"{name} is left out: it is stored at {stored[name]} m, above its own {BANDS[name].resolution} m."
             )
     if not kept:
         raise InputError(f"The bands {', '.join(stored)} are all stored coarser than Sentinel-2 records them.")
