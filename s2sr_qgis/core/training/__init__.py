@@ -1,0 +1,1 @@
+"""Training: batches with augmentation, fit, scores on the test split, export."""

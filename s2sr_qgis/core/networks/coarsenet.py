@@ -1,0 +1,111 @@
+"""Our own fast network: the trunk runs on the 20 m grid, and sees detail instead of reflectance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from .base import ElementSpec, ModelBase
+from .layers import BilinearUpsampling, DepthToSpace, LocalMean, SpaceToDepth
+
+FLOOR = 4e-4
+"""Added (in reflectance) to the local contrast, so that flat water does not become amplified noise."""
+
+FACTORS = {"input_10m": 1, "input_20m": 2, "input_60m": 6}
+"""How many 10 m pixels one pixel of each tensor spans."""
+
+
+@keras.saving.register_keras_serializable("s2sr")
+class LocalContrast(keras.layers.Layer):
+    """(value, its local mean) → (n, h, w, 1): root of the local variance averaged over bands, plus `FLOOR`."""
+
+    def __init__(self, radius: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.box = LocalMean(radius, dtype=self.dtype_policy)
+
+    def call(self, inputs: Any) -> Any:
+        deviation = inputs[0] - inputs[1]
+        variance = self.box(ops.mean(ops.square(deviation), axis=-1, keepdims=True))
+        return ops.sqrt(variance) + FLOOR
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape[0][:-1], 1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "radius": self.box.radius}
+
+
+class CoarseNet(ModelBase):
+    """Residual network at the 20 m grid, for the 20 m and the 60 m task.
+
+    The 10 m bands enter by space-to-depth, the result leaves by depth-to-space, so that each convolution costs a
+    quarter of what it costs DSen2 per 10 m pixel. What enters is detail: each band minus its local mean, divided by the
+    local contrast of all bands; what leaves is multiplied by that contrast and added to the bilinearly upsampled band.
+    So the network is exactly invariant to the scene's brightness, and flat and rugged ground weigh alike.
+
+    Args:
+        spec: shapes of inputs and targets; inputs ``input_10m``, ``input_20m`` and, for the 60 m task, ``input_60m``.
+        blocks: residual blocks (convolution, ReLU, convolution) of the trunk.
+        features: channels of the trunk.
+        context: radius in 20 m pixels of the square that local mean and contrast are taken over.
+        spectrum: also show the network the local mean of the bands, divided by their brightness.
+    """
+
+    def __init__(
+        self,
+        spec: ElementSpec,
+        blocks: int = 8,
+        features: int = 64,
+        context: int = 12,
+        spectrum: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.blocks, self.features, self.context, self.spectrum = blocks, features, context, spectrum
+        super().__init__(spec, **kwargs)
+
+    def normalize_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {name: keras.layers.Rescaling(1e-4, dtype="float32")(tensor) for name, tensor in inputs.items()}
+
+    def get_outputs(self, normalized_inputs: dict[str, Any]) -> dict[str, Any]:
+        # Statistics and the final sum stay in float32 under mixed precision: they carry the reflectance itself.
+        exact: dict[str, Any] = {"dtype": "float32"}
+        fine = normalized_inputs["input_10m"]
+        target = list(normalized_inputs)[-1]
+        low = normalized_inputs[target]
+
+        fine_mean = keras.layers.AveragePooling2D(2, **exact)(fine)
+        coarse = [fine_mean, normalized_inputs["input_20m"]]
+        if "input_60m" in normalized_inputs:
+            coarse.append(BilinearUpsampling(3, **exact)(normalized_inputs["input_60m"]))
+        bands = keras.layers.Concatenate(**exact)(coarse)
+        mean = LocalMean(self.context, **exact)(bands)
+        contrast = LocalContrast(self.context, **exact)([bands, mean])
+        within = keras.layers.Subtract(**exact)([fine, keras.layers.UpSampling2D(2, **exact)(fine_mean)])
+
+        seen = [
+            keras.layers.Subtract(**exact)([bands, mean]) / contrast,
+            SpaceToDepth(2, **exact)(within) / contrast,
+        ]
+        if self.spectrum:
+            brightness = ops.mean(ops.abs(mean), axis=-1, keepdims=True) + FLOOR
+            seen.append(mean / brightness - 1.0)
+
+        def conv(features: int, tensor: Any, name: str, initializer: Any = "he_normal") -> Any:
+            return keras.layers.Conv2D(features, 3, padding="same", kernel_initializer=initializer, name=name)(tensor)
+
+        # Starting each block near zero makes the untrained trunk an identity, so that deep ones train at once.
+        small = keras.initializers.VarianceScaling(1e-2, "fan_in", "truncated_normal")
+        first = conv(self.features, keras.layers.Concatenate()(seen), "first")
+        x = first
+        for index in range(self.blocks):
+            y = keras.layers.ReLU()(conv(self.features, x, f"block{index}_a"))
+            x = keras.layers.Add()([x, conv(self.features, y, f"block{index}_b", small)])
+        x = keras.layers.Add()([first, x])
+        detail = conv(4 * low.shape[-1], x, "last", small)
+        detail = keras.layers.Multiply(**exact)([detail, contrast])
+        detail = DepthToSpace(2, **exact)(detail)
+        base = BilinearUpsampling(FACTORS[target], **exact)(low)
+        total = keras.layers.Add(**exact)([base, detail])
+        return {"sharpened": keras.layers.Rescaling(1e4, name="sharpened", **exact)(total)}

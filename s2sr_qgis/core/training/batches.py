@@ -1,0 +1,123 @@
+"""Batches for training: patches of one or several datasets, shuffled, turned, and with other brightness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+Arrays = dict[str, npt.NDArray[np.float32]]
+"""Tensors by name, each (patches, height, width, channels), DN without offset; the target is ``target``."""
+
+TARGET = "target"
+OUTPUT = "sharpened"
+SMALLEST_DETAIL = 2.0
+"""Floor (DN) of a patch's mean absolute detail, so that flat water does not outweigh everything else."""
+
+
+def detail(arrays: Arrays, low: str) -> npt.NDArray[np.float32]:
+    """Mean absolute difference (DN) of each patch's target from its low-resolution input, shape (patches,).
+
+    It measures how much there is to restore; a loss divided by it weighs flat and rugged ground alike.
+    """
+    target, source = arrays[TARGET], arrays[low]
+    factor = target.shape[1] // source.shape[1]
+    n, h, w, c = source.shape
+    blocks = target.reshape(n, h, factor, w, factor, c)
+    return np.abs(blocks - source[:, :, None, :, None, :]).mean(axis=(1, 2, 3, 4, 5)).astype(np.float32)
+
+
+class Batches(keras.utils.PyDataset):
+    """Shuffled, augmented batches ``(inputs, target, weight)`` of the training split.
+
+    Args:
+        sets: arrays of each dataset. Patch sizes may differ; a batch is always of one set.
+        low: name of the low-resolution input that the target belongs to.
+        batch_size: patches a batch.
+        dihedral: turn and mirror patches into one of their eight orientations.
+        gain: sigma of the log-normal gain common to all bands of a patch.
+        band_gain: sigma of the log-normal gain of each band. A target band has its input's gain.
+        balance: weigh a patch by one over its mean absolute detail (see `detail`).
+        seed: of the shuffling and augmentation; the same seed gives the same batches.
+    """
+
+    def __init__(
+        self,
+        sets: list[Arrays],
+        low: str,
+        batch_size: int,
+        *,
+        dihedral: bool,
+        gain: float,
+        band_gain: float,
+        balance: bool,
+        seed: int,
+        steps: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.sets, self.low, self.batch_size = sets, low, batch_size
+        self.dihedral, self.gain, self.band_gain, self.balance = dihedral, gain, band_gain, balance
+        self.seed, self.epoch = seed, 0
+        self.weights = [1 / np.maximum(detail(arrays, low), SMALLEST_DETAIL) for arrays in sets]
+        self.steps = steps
+        self.order: list[tuple[int, npt.NDArray[np.int64]]] = []
+        self._shuffle()
+
+    def _shuffle(self) -> None:
+        # Whole batches of each set, then the batches in random order; as many rounds as the epoch has steps.
+        order: list[tuple[int, npt.NDArray[np.int64]]] = []
+        round_ = 0
+        while True:
+            rng = np.random.default_rng((self.seed, self.epoch, round_))
+            batches: list[tuple[int, npt.NDArray[np.int64]]] = []
+            for index, arrays in enumerate(self.sets):
+                patches = rng.permutation(len(arrays[TARGET]))
+                size = min(self.batch_size, len(patches))
+                batches += [(index, patches[i : i + size]) for i in range(0, len(patches) - size + 1, size)]
+            order += [batches[i] for i in rng.permutation(len(batches))]
+            round_ += 1
+            if self.steps is None or len(order) >= self.steps:
+                break
+        self.order = order[: self.steps]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+        self._shuffle()
+
+    def __getitem__(self, index: int) -> tuple[Arrays, Arrays, Arrays]:
+        which, patches = self.order[index]
+        rng = np.random.default_rng((self.seed, self.epoch, index, 1))
+        batch = {name: array[patches] for name, array in self.sets[which].items()}
+        weight = self.weights[which][patches] if self.balance else np.ones(len(patches), np.float32)
+        if self.dihedral:
+            batch = turn(batch, int(rng.integers(8)))
+        if self.gain or self.band_gain:
+            common = rng.normal(0.0, self.gain, (len(patches), 1, 1, 1))
+            weight = weight / np.exp(common[:, 0, 0, 0])
+            for name in [key for key in batch if key != TARGET]:
+                own = rng.normal(0.0, self.band_gain, (len(patches), 1, 1, batch[name].shape[-1]))
+                factor = np.exp(common + own).astype(np.float32)
+                batch[name] = batch[name] * factor
+                if name == self.low:
+                    batch[TARGET] = batch[TARGET] * factor
+        target = {OUTPUT: batch.pop(TARGET)}
+        return batch, target, {OUTPUT: weight[:, None, None].astype(np.float32)}
+
+
+def turn(batch: Arrays, orientation: int) -> Arrays:
+    """All tensors in one of the eight orientations of the square (0: unchanged), views without a copy."""
+
+    def one(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if orientation & 1:
+            array = array[:, ::-1]
+        if orientation & 2:
+            array = array[:, :, ::-1]
+        return array.transpose(0, 2, 1, 3) if orientation & 4 else array
+
+    return {name: one(array) for name, array in batch.items()}
