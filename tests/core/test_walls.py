@@ -46,7 +46,7 @@ BELOW: dict[str, set[str]] = {
     "dataset": {"errors", "progress", "jobs", "raster", "scene"},
     "inference": {"errors", "progress", "jobs", "raster", "scene", "similarity"},
     "training": {"errors", "progress", "jobs", "raster", "dataset", "networks", "inference", "similarity"},
-    "environment": {"errors", "progress", "inference"},
+    "environment": {"errors", "progress", "inference", "training"},
     "worker": {"errors", "progress", "jobs"},
 }
 """What each room may import of the others. `jobs` is below its rooms: it opens them only when a job runs."""
