@@ -1,4 +1,4 @@
-"""`make demo`: the plugin in a throw-away QGIS profile sharpens the sample; figures, GeoTIFF and picture go to demo/."""
+"""`make demo`: the plugin in a throw-away QGIS profile sharpens the sample; the results go to demo/."""
 
 from __future__ import annotations
 

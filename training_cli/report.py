@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from s2sr_qgis.core import jobs
+from s2sr_qgis.core.inference.card import read_card
+from s2sr_qgis.core.inference.model import bundled_models
 
 METRICS = {"rmse": "RMSE", "sre": "SRE (dB)", "sam": "SAM (°)", "uiq": "UIQ"}
 
@@ -22,13 +24,17 @@ def show(job: jobs.Job, outputs: dict[str, Any]) -> None:
             console.print(f"Figures in {job.json_file}", soft_wrap=True)
     elif isinstance(job, jobs.CheckEnvironmentJob):
         _show_environment(console, outputs)
+    elif isinstance(job, jobs.TrainJob) and outputs.get("test"):
+        console.print(_test_table(outputs["test"]))
+        console.print(f"Run of {outputs['epochs']} epochs in {outputs['output']}", soft_wrap=True)
     else:
         _show_lines(console, outputs)
 
 
 def show_models() -> None:
-    """Print the bundled models, as the environment's check finds them."""
-    found = jobs.run(jobs.CheckEnvironmentJob())["models"]
+    """Print the bundled models from their cards; the environment's check shows them too, after longer looks."""
+    cards = [read_card(folder) for folder in bundled_models().values()]
+    found = [{**card.model_dump(), "levels": card.processing_levels} for card in cards]
     Console(highlight=False, markup=False).print(_models_table(found) if found else "No models are bundled.")
 
 
@@ -41,6 +47,23 @@ def _show_environment(console: Console, outputs: Mapping[str, Any]) -> None:
     if outputs["models"]:
         console.print()
         console.print(_models_table(outputs["models"]))
+
+
+def _test_table(test: Mapping[str, Any]) -> Table:
+    """A training's figures on its test split, in DN without offset."""
+    title = f"Test split, {test['patches']} patches, DN"
+    table = Table(
+        "", "model", "bicubic", title=title, box=None, pad_edge=False, header_style="bold", title_justify="left"
+    )
+    bicubic = test["bicubic"]
+    rows = [(f"RMSE {band}", value, bicubic["rmse"][band]) for band, value in test["rmse"].items()]
+    rows += [("RMSE mean", test["rmse_mean"], bicubic["rmse_mean"])]
+    rows += [(name, test[name.lower()], bicubic[name.lower()]) for name in ("L1", "L2")]
+    for name, value, other in rows:
+        table.add_row(name, f"{value:.1f}", f"{other:.1f}")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
 
 
 def _models_table(models: list[dict[str, Any]]) -> Table:

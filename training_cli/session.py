@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -150,6 +151,8 @@ def run_job(collect: Callable[[], dict[str, Any]], debug: bool = False) -> tuple
         job = jobs.parse(collect())
     except InputError as error:
         raise stop(console, str(error), USAGE) from error
+    # TensorFlow's native code greets on stderr otherwise.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "2")
     start = time.monotonic()
     try:
         with _stoppable(progress), progress:
