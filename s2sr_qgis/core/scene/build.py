@@ -19,8 +19,11 @@ from .scene import Level, Scene, SceneBand
 QUANTIFICATION = 10000.0
 """DN that mean reflectance 1 in every Sentinel-2 product so far."""
 
+OFFSET_SHOWS = 1000.0
+"""Where even the darkest pixels lie above this DN, they probably carry the 1000 of baseline 04.00."""
+
 _PLATFORM = re.compile(r"(?:S(?:entinel)?[-_ ]?2)([A-D])(?![a-z0-9])", re.IGNORECASE)
-_LEVEL = re.compile(r"MSI_?(L1C|L2A)|Level-?(1C|2A)|(?:^|[_-])(L1C|L2A)(?:[_.-]|$)", re.IGNORECASE)
+_LEVEL = re.compile(r"(?:MSI_?L?|Level-?|(?:^|[_-])L)(1C|2A)", re.IGNORECASE)
 _TIME = re.compile(r"(\d{8})T(\d{5,6})(?!\d)")
 _BASELINE = re.compile(r"_N(\d\d)(\d\d)(?:_|$)")
 
@@ -64,8 +67,9 @@ def facts_from_names(source: str, name: str, *more: str) -> Facts:
 def level_of(text: str) -> Level | None:
     """``L1C`` or ``L2A`` from a product's name, type or level."""
     found = _LEVEL.search(text)
-    level = next((group for group in found.groups() if group), "").upper() if found else ""
-    return "L1C" if level.endswith("1C") else "L2A" if level.endswith("2A") else None
+    if not found:
+        return None
+    return "L1C" if found.group(1).upper() == "1C" else "L2A"
 
 
 def platform_of(text: str) -> str | None:
@@ -179,7 +183,7 @@ def _radiometry(
         chosen[name] = offset, quantification
     if any(quantification == 1 for _, quantification in chosen.values()) and options.quantification is None:
         warnings.append("The pixels are numbers near 0 to 1 without a scale tag: they are taken for reflectance.")
-    if guessed and _carries_offset(found, guessed, pool):
+    if guessed and (darkest({name: found[name] for name in guessed}, pool) or 0) > OFFSET_SHOWS:
         warnings.append(
             "Nothing states the radiometric offset, so 0 is used, but even the darkest pixels lie above 1000 DN: "
             "products from baseline 04.00 on carry 1000 DN; if this is one, give a radiometric offset of -1000."
@@ -204,12 +208,15 @@ def _guess_quantification(band: Found, pool: FilePool) -> float:
     return 1.0 if values.size and float(np.percentile(np.abs(values), 99)) < 10 else QUANTIFICATION
 
 
-def _carries_offset(found: dict[str, Found], names: list[str], pool: FilePool) -> bool:
-    dark = [name for name in ("B12", "B11", "B04") if name in names]
-    for name in dark:
-        band = found[name]
-        values = sample(pool, band.file, band.index, band.header)
-        values = values[np.isfinite(values) & (values != 0)]
-        if not values.size or float(np.percentile(values, 1)) <= 1000:
-            return False
-    return bool(dark)
+def darkest(found: dict[str, Found], pool: FilePool) -> float | None:
+    """The lowest 1st percentile of the dark bands' DN in a decimated copy; None without such bands or pixels."""
+    lowest = None
+    for name in ("B12", "B11", "B04"):
+        if name in found:
+            band = found[name]
+            values = sample(pool, band.file, band.index, band.header)
+            values = values[np.isfinite(values) & (values != 0)]
+            if values.size:
+                value = float(np.percentile(values, 1))
+                lowest = value if lowest is None else min(lowest, value)
+    return lowest

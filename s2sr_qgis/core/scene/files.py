@@ -29,6 +29,8 @@ _REMOTE: dict[str, Any] = {
     "GDAL_HTTP_TIMEOUT": "120",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "AWS_NO_SIGN_REQUEST": "YES",
+    # GDAL remembers a refusal by address; without this, a second try would get the first one's answer.
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",
     "VSI_CACHE": "TRUE",
 }
 
@@ -132,7 +134,8 @@ class FilePool:
         if found and found[0] == path and not found[1].closed:
             return found[1]
         self._drop(file)
-        dataset = rasterio.open(path)
+        # What comes over the network may not choose a format that points at other files.
+        dataset = rasterio.open(path, driver=["GTiff", "JP2OpenJPEG"] if file.remote else None)
         handles[file] = (path, dataset)
         with self._lock:
             self._open.append(dataset)
