@@ -19,6 +19,7 @@ def run_job(job: dict[str, Any], feedback: QgsProcessingFeedback, python: str = 
     """Run a job to its end and return its outputs. Raises `QgsProcessingException` on any failure and on cancel."""
     command = [python or find_python(feedback), "-s", "-u", "-X", "utf8", str(WORKER)]
     feedback.pushCommandInfo(" ".join(command))
+    feedback.setProgress(0)
     child = Child(command)
     events = _Events(feedback)
     try:

@@ -1,0 +1,22 @@
+"""The provider's algorithms, one a file: each declares parameters, builds a job of `core.jobs` and hands it on."""
+
+from __future__ import annotations
+
+
+def all_algorithms() -> list:
+    """One of each algorithm."""
+    from .checkenvironment import CheckEnvironment
+    from .createsharpeningdataset import CreateSharpeningDataset
+    from .evaluatemodel import EvaluateModel
+    from .setupenvironment import SetUpEnvironment
+    from .superresolve import SuperResolve
+    from .trainmodel import TrainModel
+
+    return [
+        CreateSharpeningDataset(),
+        TrainModel(),
+        SuperResolve(),
+        EvaluateModel(),
+        SetUpEnvironment(),
+        CheckEnvironment(),
+    ]
