@@ -76,8 +76,9 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
             threads=job.threads,
             tags=_tags(scene, choices, job),
         )
+        target = write_raster(output, scene.grid.crop(area), outputs, options, progress.check)
         cache = {"GDAL_CACHEMAX": job.memory * 2**20 // 4} if job.memory else {}
-        with rasterio.Env(**cache), write_raster(output, scene.grid.crop(area), outputs, options) as writer:
+        with rasterio.Env(**cache), target as writer:
             parts = tiles(area, size, work.halo, work.multiple)
             with closing(_ahead(work, parts)) as stream:
                 for number, (tile, seen) in enumerate(stream, start=1):
@@ -89,7 +90,6 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
                     place = tile.core
                     writer.write(Window(place.col - area.col, place.row - area.row, place.width, place.height), images)
                     progress.progress(95 * number / len(parts), f"Tile {number} of {len(parts)}")
-            progress.check()
             progress.progress(95, "Overviews")
         residual = work.residuals()
         for band, (before, after) in residual.items():

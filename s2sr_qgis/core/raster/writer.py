@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
-from ..errors import OutputError
+from ..errors import OutputError, S2SRError
 from .grid import Grid, Window
 
 _SIDECARS = ("", ".aux.xml", ".ovr", ".ovr.tmp", ".msk", ".msk.ovr.tmp")
@@ -68,11 +69,16 @@ class RasterWriter:
 
 @contextmanager
 def write_raster(
-    target: str | os.PathLike[str], grid: Grid, bands: list[OutputBand], options: FileOptions | None = None
+    target: str | os.PathLike[str],
+    grid: Grid,
+    bands: list[OutputBand],
+    options: FileOptions | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[RasterWriter]:
     """Create a GeoTIFF or COG window by window, with overviews; it appears under its name only when complete.
 
-    Raises `OutputError` as `atomic` does, and when the finished file has a gap.
+    ``check`` is called while overviews are built, and may raise to stop. Raises `OutputError` as `atomic` does, and
+    when the finished file has a gap.
     """
     options = options or FileOptions()
     with atomic(target) as temporary:
@@ -91,7 +97,7 @@ def write_raster(
                 raise
             with _gdal_errors(path):
                 dataset.close()
-                _finish(plain, temporary, options)
+                _interruptible(lambda: _finish(plain, temporary, options), check)
                 _check_complete(temporary)
         finally:
             if plain != temporary:
@@ -225,6 +231,25 @@ def _finish(plain: Path, final: Path, options: FileOptions) -> None:
             dataset.build_overviews(factors, Resampling.average)
 
 
+def _interruptible(work: Callable[[], None], check: Callable[[], None]) -> None:
+    """Do what GDAL cannot be stopped in, on a thread that dies with the process; ``check`` may raise meanwhile."""
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+        check()
+    if failed:
+        raise failed[0]
+
+
 def _check_complete(path: Path) -> None:
     """Raise an OSError when a block is missing or cut: GDAL does not always tell that a write failed."""
     size = path.stat().st_size
@@ -248,7 +273,7 @@ def _gdal_errors(target: Path) -> Iterator[None]:
     """Turn whatever GDAL raises while writing ``target`` into an `OutputError`."""
     try:
         yield
-    except OutputError:
+    except S2SRError:
         raise
     except Exception as error:  # rasterio lets private classes of GDAL errors through
         full = isinstance(error, OSError) and error.errno in _FULL
