@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import Affine
@@ -37,6 +38,17 @@ _SPECTRA = np.array(
         [0.05, 0.06, 0.10, 0.07, 0.15, 0.33, 0.41, 0.43, 0.44, 0.39, 0.004, 0.24, 0.12],
     ]
 )
+
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def real_data(path: str) -> Path:
+    """A file or folder of the shared real data; skips the test where it is absent."""
+    found = SHARED / path
+    if not found.exists():
+        pytest.skip(f"the shared data '{path}' are not beside the repository")
+    return found
 
 
 def reflectances(size: int = 240, bands: Iterable[str] = L1C_BANDS, seed: int = 0) -> dict[str, NDArray[np.float64]]:
