@@ -192,11 +192,11 @@ class _Protocol:
         pixels = self.scene.read(list(dict.fromkeys([*card.input_bands, *card.output_bands])), place)
         usable = {band: ok & ~pixels.saturated[band] for band, ok in pixels.valid.items()}
         mask = np.ones(window.shape, bool)
-        low = {}
+        low: dict[str, tuple[Float, Mask]] = {}
         for band in card.input_bands:
             image, ok = pixels.data[band], usable[band]
             blocks = ok.reshape(image.shape[0] // f, f, image.shape[1] // f, f)
-            low[band] = degrade(image, f, self.sigma, ok), blocks.any(axis=(1, 3))
+            low[band] = degrade(image, f, self.sigma, ok), np.asarray(blocks.any(axis=(1, 3)), bool)
             coarser = self.model.factor(band)
             mask &= blocks.all(axis=(1, 3)).repeat(coarser, axis=0).repeat(coarser, axis=1)
         for band in card.output_bands:
