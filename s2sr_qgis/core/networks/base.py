@@ -8,6 +8,7 @@ Source: https://github.com/remicres/otbtf, `otbtf/model.py` (Apache-2.0), whose 
 from __future__ import annotations
 
 import abc
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,14 @@ class ModelBase(_Contract):  # type: ignore[misc,valid-type]
     Subclasses give `get_outputs` and `normalize_inputs`. Inputs are named as the dataset's tensors and hold DN without
     offset (reflectance times 10000), float32, NHWC; so does the output.
     """
+
+    coarseness = 1
+    """Side in 10 m pixels of the grid that the convolutions run on."""
+
+    def mflop_per_pixel(self) -> float:
+        """Million floating-point operations (two a multiplication) of the convolutions per 10 m pixel."""
+        kernels = [layer.kernel.shape for layer in self.model.layers if isinstance(layer, keras.layers.Conv2D)]
+        return sum(2 * math.prod(shape) for shape in kernels) / self.coarseness**2 / 1e6
 
     def get_inputs(self) -> dict[str, Any]:
         """Keras inputs by name, with free height and width."""

@@ -19,16 +19,18 @@ FACTORS = {"input_10m": 1, "input_20m": 2, "input_60m": 6}
 
 @keras.saving.register_keras_serializable("s2sr")
 class LocalContrast(keras.layers.Layer):
-    """(value, its local mean) → (n, h, w, 1): root of the local variance averaged over bands, plus `FLOOR`."""
+    """(bands, their local mean) → (n, h, w, 1): root of the bands' mean variance in the same square, plus `FLOOR`."""
 
     def __init__(self, radius: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.box = LocalMean(radius, dtype=self.dtype_policy)
 
     def call(self, inputs: Any) -> Any:
-        deviation = inputs[0] - inputs[1]
-        variance = self.box(ops.mean(ops.square(deviation), axis=-1, keepdims=True))
-        return ops.sqrt(variance) + FLOOR
+        # Mean of squares less square of the mean, so that the receptive field is one square wide and not two.
+        bands, mean = inputs
+        squares = self.box(ops.mean(ops.square(bands), axis=-1, keepdims=True))
+        variance = squares - ops.mean(ops.square(mean), axis=-1, keepdims=True)
+        return ops.sqrt(ops.maximum(variance, 0.0)) + FLOOR
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[0][:-1], 1)
@@ -53,12 +55,14 @@ class CoarseNet(ModelBase):
         spectrum: also show the network the local mean of the bands, divided by their brightness.
     """
 
+    coarseness = 2
+
     def __init__(
         self,
         spec: ElementSpec,
         blocks: int = 8,
         features: int = 64,
-        context: int = 12,
+        context: int = 8,
         spectrum: bool = True,
         **kwargs: Any,
     ) -> None:

@@ -17,16 +17,44 @@ SMALLEST_DETAIL = 2.0
 """Floor (DN) of a patch's mean absolute detail, so that flat water does not outweigh everything else."""
 
 
+CHUNK = 256
+"""Patches looked at at once where they are read from files."""
+
+
 def detail(arrays: Arrays, low: str) -> npt.NDArray[np.float32]:
     """Mean absolute difference (DN) of each patch's target from its low-resolution input, shape (patches,).
 
     It measures how much there is to restore; a loss divided by it weighs flat and rugged ground alike.
     """
-    target, source = arrays[TARGET], arrays[low]
-    factor = target.shape[1] // source.shape[1]
-    n, h, w, c = source.shape
-    blocks = target.reshape(n, h, factor, w, factor, c)
-    return np.abs(blocks - source[:, :, None, :, None, :]).mean(axis=(1, 2, 3, 4, 5)).astype(np.float32)
+    parts = []
+    for start in range(0, len(arrays[TARGET]), CHUNK):
+        target, source = arrays[TARGET][start : start + CHUNK], arrays[low][start : start + CHUNK]
+        n, h, w, c = source.shape
+        factor = target.shape[1] // h
+        blocks = target.reshape(n, h, factor, w, factor, c)
+        parts.append(np.abs(blocks - source[:, :, None, :, None, :]).mean(axis=(1, 2, 3, 4, 5)))
+    return np.concatenate(parts).astype(np.float32)
+
+
+class PlainBatches(keras.utils.PyDataset):
+    """Batches ``(inputs, target)`` in their order, as they are: for the validation split."""
+
+    def __init__(self, sets: list[Arrays], batch_size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.sets = sets
+        self.order = [
+            (index, slice(start, start + batch_size))
+            for index, arrays in enumerate(sets)
+            for start in range(0, len(arrays[TARGET]), batch_size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> tuple[Arrays, Arrays]:
+        which, patches = self.order[index]
+        batch = {name: np.asarray(array[patches]) for name, array in self.sets[which].items()}
+        return batch, {OUTPUT: batch.pop(TARGET)}
 
 
 class Batches(keras.utils.PyDataset):

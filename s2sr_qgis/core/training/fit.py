@@ -100,15 +100,12 @@ class Checkpoints(keras.callbacks.Callback):
     def _save_mean(self) -> None:
         # A plain model of the same layers: its weights file holds no optimiser state.
         plain = keras.Model(self.model.inputs, self.model.outputs)
-        optimizer = self.model.optimizer
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)  # under loss scaling
         if not optimizer.use_ema:
             _replace(self.folder / BEST, plain.save_weights)
             return
-        raw = [variable.numpy() if hasattr(variable, "numpy") else variable for variable in self.model.get_weights()]
-        for variable, mean in zip(
-            self.model.trainable_variables, optimizer._model_variables_moving_average, strict=True
-        ):
-            variable.assign(mean)
+        raw = self.model.get_weights()
+        optimizer.finalize_variable_values(self.model.trainable_variables)
         _replace(self.folder / BEST, plain.save_weights)
         self.model.set_weights(raw)
 
@@ -158,7 +155,9 @@ def compile_model(model: keras.Model, job: TrainJob) -> None:
     else:
         optimizer = keras.optimizers.Nadam(**common)
     loss = keras.losses.MeanAbsoluteError() if job.loss == "l1" else keras.losses.MeanSquaredError()
-    model.compile(optimizer, loss={"sharpened": loss}, metrics={"sharpened": [keras.metrics.RootMeanSquaredError("rmse")]})
+    model.compile(
+        optimizer, loss={"sharpened": loss}, metrics={"sharpened": [keras.metrics.RootMeanSquaredError("rmse")]}
+    )
 
 
 def fit(

@@ -1,0 +1,279 @@
+"""From a finished run to a model folder: SavedModel (OTBTF contract), ONNX with a parity check, card."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from ..dataset.card import read_dataset
+from ..errors import DatasetError, MissingPackageError, ModelError, OutputError
+from ..inference.card import ModelCard, ModelFile, TensorCard, sha256, write_card
+from ..inference.model import load_model
+from ..progress import Progress
+from .batches import OUTPUT
+from .fit import BEST, LAST
+from .run_card import CONFIG, RunCard, read_run_card
+from .train import load_network
+
+if TYPE_CHECKING:
+    from ..jobs import ExportJob
+
+OPSET = 17
+"""ONNX operator set: taken by ONNX Runtime from 1.12 on and by DirectML."""
+
+ONNX = "model.onnx"
+SAVED_MODEL = "saved_model"
+PARITY = 2e-4
+"""Largest difference (reflectance) between Keras and ONNX Runtime that the parity check lets pass."""
+
+
+def export(job: ExportJob, progress: Progress) -> dict[str, Any]:
+    """Write a model folder from a run. Returns the folder, the receptive radius and the parity figures.
+
+    Raises `ModelError` when ONNX Runtime's result differs from Keras' by more than `PARITY`.
+    """
+    run = read_run_card(job.run)
+    network = load_network(job.run, run, BEST if job.checkpoint == "best" else LAST)
+    title = f"Sentinel-2 {run.task.replace('m', ' m')} bands to 10 m, {run.network}"
+    card = describe(network, run, name=job.name or job.output.name, title=title)
+    parity = write_model(
+        network, card, job.output, saved_model=job.saved_model, patches=_patches(job.run), progress=progress
+    )
+    progress.artifact("model", str(job.output))
+    return {"output": str(job.output), "radius": card.radius, "parity": parity}
+
+
+def describe(network: Any, run: RunCard, *, name: str, title: str) -> ModelCard:
+    """The card of a network, its receptive radius measured; without the files, which `write_model` adds."""
+    inputs = [TensorCard(name=t.name, bands=t.bands, resolution=t.resolution) for t in run.tensors[:-1]]
+    levels = sorted({source.level for source in run.sources if source.level})
+    multiple = max(tensor.resolution for tensor in inputs) // 10
+    return ModelCard(
+        name=name,
+        title=title,
+        task=run.task,  # type: ignore[arg-type]
+        network=run.network,
+        processing_levels=levels or ["L1C", "L2A"],
+        inputs=inputs,
+        outputs=[TensorCard(name=OUTPUT, bands=run.tensors[-1].bands, resolution=10)],
+        scaling=run.scaling,
+        radius=measure_radius(network.model, {tensor.name: tensor.resolution // 10 for tensor in inputs}),
+        multiple=multiple,
+        parameters=network.model.count_params(),
+        mflop_per_pixel=round(network.mflop_per_pixel(), 3),
+        files=[],
+        training={
+            "sources": [
+                source.model_dump(mode="json", exclude_none=True, exclude={"source"}) for source in run.sources
+            ],
+            "datasets": run.datasets,
+            "network_options": run.network_options,
+            "epochs": run.epochs,
+            "minutes": run.minutes,
+            "backend": run.backend,
+            "precision": run.precision,
+        },
+        metrics={"test_split": run.test} if run.test else {},
+    )
+
+
+def write_model(
+    network: Any,
+    card: ModelCard,
+    folder: Path,
+    *,
+    saved_model: bool,
+    patches: dict[str, np.ndarray[Any, Any]] | None,
+    progress: Progress,
+) -> dict[str, float]:
+    """Write ``model.onnx``, ``card.yaml`` and the SavedModel; the folder appears complete or not at all.
+
+    Returns the largest difference in reflectance between Keras and ONNX Runtime, on random and on real patches.
+    """
+    if folder.exists():
+        raise OutputError(f"{folder} already exists; name another folder for the model.")
+    if not folder.parent.is_dir():
+        raise OutputError(f"The folder {folder.parent} does not exist; create it first.")
+    try:
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise OutputError(f"{folder.parent} cannot be written: {error.strerror}.") from error
+    try:
+        part.chmod(0o755)
+        progress.progress(10, "ONNX")
+        write_onnx(network.model, part / ONNX)
+        card.files = [ModelFile(file=ONNX, precision="float32", sha256=sha256(part / ONNX))]
+        write_card(card, part)
+        progress.check()
+        progress.progress(50, "parity check")
+        parity = {"random": check_parity(network.model, part, card, random_patches(card))}
+        if patches:
+            parity["real"] = check_parity(network.model, part, card, patches)
+        for kind, value in parity.items():
+            if value > PARITY:
+                raise ModelError(
+                    f"ONNX Runtime and Keras differ by {value:.2g} in reflectance on {kind} patches "
+                    f"(at most {PARITY:g} is allowed); the model was not written."
+                )
+        card.metrics["parity"] = {kind: float(f"{value:.2g}") for kind, value in parity.items()}
+        write_card(card, part)
+        if saved_model:
+            progress.check()
+            progress.progress(70, "SavedModel")
+            write_saved_model(network, part / SAVED_MODEL)
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    progress.log(
+        f"{folder}: ONNX equals Keras within {max(parity.values()):.1e} reflectance, radius {card.radius} pixels."
+    )
+    return parity
+
+
+def write_onnx(model: keras.Model, path: Path) -> None:
+    """Write the network as ONNX: tensors named as Keras', NHWC, free batch, height and width."""
+    tf = _tensorflow()
+    import onnx
+    import tf2onnx
+
+    function, signature = _serving(tf, model)
+    converted, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+    onnx.save(_named(onnx, converted, [tensor.name for tensor in signature]), path)
+
+
+def write_saved_model(network: Any, folder: Path) -> None:
+    """Write the SavedModel that OTBTF's TensorflowModelServe takes, cropped outputs included."""
+    tf = _tensorflow()
+    model = network.serving_model()
+    function, _ = _serving(tf, model)
+    module = tf.Module()
+    module.model = model
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": function})
+
+
+def measure_radius(model: keras.Model, factors: dict[str, int]) -> int:
+    """How far (in 10 m pixels) a change of one input pixel reaches, measured by perturbing one pixel of each input.
+
+    ``factors``: 10 m pixels that one pixel of each input spans.
+    """
+    coarsest = max(factors.values())
+    size = 32 * coarsest
+    while True:
+        rng = np.random.default_rng(0)
+        inputs = {
+            name: rng.uniform(200, 4000, (1, size // f, size // f, int(_input(model, name).shape[-1]))).astype(
+                np.float32
+            )
+            for name, f in factors.items()
+        }
+        plain = np.asarray(model.predict_on_batch(inputs)[OUTPUT])
+        radius = 0
+        for name, f in factors.items():
+            changed = {key: value.copy() for key, value in inputs.items()}
+            centre = size // f // 2
+            changed[name][:, centre, centre] += 3000
+            moved = np.any(np.asarray(model.predict_on_batch(changed)[OUTPUT]) != plain, axis=(0, 3))
+            for axis in (0, 1):
+                reached = np.flatnonzero(moved.any(axis=axis))
+                radius = max(radius, f * centre - int(reached[0]), int(reached[-1]) - (f * centre + f - 1))
+        # Touching the edge means that the image was too small to see how far it goes.
+        if radius < size // 2 - coarsest:
+            return radius
+        size *= 2
+
+
+def random_patches(card: ModelCard) -> dict[str, np.ndarray[Any, Any]]:
+    """Noise in the range of reflectances, DN, as two patches of each input."""
+    rng = np.random.default_rng(1)
+    side = 16 * max(tensor.resolution for tensor in card.inputs)
+    return {
+        tensor.name: rng.uniform(
+            0, 8000, (2, side // tensor.resolution, side // tensor.resolution, len(tensor.bands))
+        ).astype(np.float32)
+        for tensor in card.inputs
+    }
+
+
+def check_parity(model: keras.Model, folder: Path, card: ModelCard, patches: dict[str, np.ndarray[Any, Any]]) -> float:
+    """Largest difference (reflectance) between Keras and the model folder's ONNX file on the same patches."""
+    onnx_model = load_model(folder, device="cpu")
+    worst = 0.0
+    for index in range(len(patches[card.inputs[0].name])):
+        one = {tensor.name: patches[tensor.name][index : index + 1] for tensor in card.inputs}
+        expected = np.asarray(model.predict_on_batch(one)[OUTPUT])[0] * card.scaling
+        bands = {
+            band: one[tensor.name][0, :, :, channel] * np.float32(card.scaling)
+            for tensor in card.inputs
+            for channel, band in enumerate(tensor.bands)
+        }
+        found = onnx_model.predict(bands)
+        for channel, band in enumerate(card.outputs[0].bands):
+            worst = max(worst, float(np.abs(found[band] - expected[..., channel]).max()))
+    return worst
+
+
+def _patches(run: Path) -> dict[str, np.ndarray[Any, Any]] | None:
+    """A few real patches of the run's own datasets, where they are still there."""
+    import yaml
+
+    config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    for folder in config.get("datasets", []):
+        try:
+            dataset = read_dataset(folder)
+        except DatasetError:
+            continue
+        split = "test" if dataset.count("test") else "train"
+        return {name: array[:4] for name, array in dataset.arrays(split).items() if name != "target"}  # type: ignore[arg-type]
+    return None
+
+
+def _input(model: keras.Model, name: str) -> Any:
+    return next(tensor for tensor in model.inputs if tensor.name == name)
+
+
+def _tensorflow() -> Any:
+    if keras.backend.backend() != "tensorflow":
+        raise MissingPackageError(
+            f"Export needs Keras on TensorFlow, not on {keras.backend.backend()}; run it with KERAS_BACKEND=tensorflow "
+            "where tensorflow is installed (weights trained under any backend load there)."
+        )
+    import tensorflow as tf
+
+    return tf
+
+
+def _serving(tf: Any, model: keras.Model) -> tuple[Any, list[Any]]:
+    signature = [
+        tf.TensorSpec((None, None, None, tensor.shape[-1]), tf.float32, name=tensor.name) for tensor in model.inputs
+    ]
+
+    @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]
+    def serve(*tensors: Any) -> Any:
+        named = {spec.name: tensor for spec, tensor in zip(signature, tensors, strict=True)}
+        return dict(model(named, training=False))
+
+    return serve, signature
+
+
+def _named(onnx: Any, converted: Any, inputs: list[str]) -> Any:
+    """The graph with its inputs and its output named as Keras' tensors, whatever the converter called them."""
+    graph = converted.graph
+    names = {value.name: name for value, name in zip(graph.input, inputs, strict=True)}
+    names[graph.output[0].name] = OUTPUT
+    for node in graph.node:
+        for field in (node.input, node.output):
+            for index, name in enumerate(field):
+                field[index] = names.get(name, name)
+    for value in (*graph.input, *graph.output):
+        value.name = names[value.name]
+        for axis, label in enumerate(("n", "h", "w")):
+            # Each tensor has its own free sizes: the inputs' heights differ by their resolutions.
+            value.type.tensor_type.shape.dim[axis].dim_param = label if axis == 0 else f"{value.name}_{label}"
+    onnx.checker.check_model(converted)
+    return converted

@@ -1,0 +1,59 @@
+"""What a run folder says of itself (`run.yaml`): enough to build the network again and to write a model's card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..dataset.card import PatchCard, SourceCard
+from ..errors import TrainingError
+
+RUN_CARD = "run.yaml"
+CONFIG = "config.yaml"
+
+
+class RunCard(BaseModel):
+    """``tensors`` as in the dataset's card; ``test``: figures of the saved model on the test split, DN."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    network: str
+    network_options: dict[str, Any] = Field(default_factory=dict)
+    task: str
+    scaling: float
+    tensors: list[PatchCard]
+    sources: list[SourceCard]
+    datasets: list[dict[str, Any]] = Field(default_factory=list, description="Counts, factors, seed of each dataset.")
+    backend: str
+    precision: str
+    epochs: int = 0
+    minutes: float = 0.0
+    valid_rmse: float | None = None
+    test: dict[str, Any] = Field(default_factory=dict)
+
+    def channels(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Numbers of channels of the inputs and of the target, by name."""
+        counts = {tensor.name: len(tensor.bands) for tensor in self.tensors}
+        target = counts.pop("target")
+        return counts, {"target": target}
+
+
+def write_run_card(card: RunCard, folder: Path) -> None:
+    """Write a run's card."""
+    text = yaml.safe_dump(card.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    (folder / RUN_CARD).write_text(text, encoding="utf-8")
+
+
+def read_run_card(folder: Path) -> RunCard:
+    """Read a run's card. Raises `TrainingError` when the folder holds no finished run."""
+    try:
+        return RunCard.model_validate(yaml.safe_load((folder / RUN_CARD).read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise TrainingError(
+            f"{folder} is no run folder: it has no {RUN_CARD}; name the folder of a training."
+        ) from error
+    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{folder / RUN_CARD} is damaged; train again.") from error

@@ -1,0 +1,211 @@
+"""Training of a network on datasets: the job `train`."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import yaml
+
+from ..dataset.card import TARGET, Dataset, Split, read_dataset
+from ..errors import DatasetError, MissingPackageError, OutputError
+from ..networks import build_network, element_spec
+from ..progress import Progress
+from .batches import OUTPUT, Arrays, Batches, PlainBatches
+from .fit import BEST, compile_model, fit
+from .logs import TensorBoard
+from .run_card import CONFIG, RunCard, write_run_card
+from .score import score
+
+if TYPE_CHECKING:
+    from ..jobs import TrainJob
+
+IN_MEMORY = 6e9
+"""Training patches up to this many bytes are held in memory; more are read from the dataset's files."""
+
+MODEL = "model.keras"
+
+
+def train(job: TrainJob, progress: Progress) -> dict[str, Any]:
+    """Train a network, then load the saved model and score it on the test split.
+
+    The run folder holds ``config.yaml`` (every option of the job: `s2sr train --config` reproduces the run),
+    ``run.yaml``, ``log.csv``, ``tensorboard/``, ``best.weights.h5`` (running mean of weights, best on the validation
+    split), ``last.weights.h5`` and ``state.json`` (for a resume) and ``model.keras``.
+
+    Returns the folder, the figures on the test split and those of bicubic.
+    """
+    datasets = [read_dataset(folder) for folder in job.datasets]
+    task = _same_task(datasets)
+    _prepare(job)
+    keras.utils.set_random_seed(job.seed)
+    precision = _precision(job.mixed_precision)
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy(precision)
+    try:
+        card, state = _fit(job, datasets, task, precision, progress)
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+    model = _save(job.output, card)
+    card.epochs, card.minutes = state["epoch"], round(state["seconds"] / 60, 1)
+    card.valid_rmse = state["best_rmse"]
+    sets = [dataset.arrays("test") for dataset in datasets if dataset.count("test")]
+    if sets:
+        low, bands = card.tensors[-2].name, card.tensors[-1].bands
+        card.test = score(lambda part: model.predict_on_batch(part)[OUTPUT], sets, low, bands, progress)
+        progress.log(
+            f"Test split, {card.test['patches']} patches: RMSE {card.test['rmse_mean']:.1f} DN, "
+            f"bicubic {card.test['bicubic']['rmse_mean']:.1f} DN."
+        )
+    else:
+        progress.log("The datasets have no test split, so the model is not scored.", "warning")
+    write_run_card(card, job.output)
+    progress.artifact("run", str(job.output))
+    rmse = card.test.get("rmse_mean")
+    bicubic = card.test["bicubic"]["rmse_mean"] if card.test else None
+    return {"output": str(job.output), "rmse": rmse, "rmse_bicubic": bicubic, "test": card.test, "epochs": card.epochs}
+
+
+def load_network(folder: Path, card: RunCard, weights: str = BEST) -> Any:
+    """The network of a run with its weights, as a `core.networks.ModelBase`, float32."""
+    inputs, targets = card.channels()
+    network = build_network(card.network, element_spec(inputs, targets), card.network_options)
+    network.model.load_weights(folder / weights)
+    return network
+
+
+def _fit(
+    job: TrainJob, datasets: list[Dataset], task: str, precision: str, progress: Progress
+) -> tuple[RunCard, dict[str, Any]]:
+    first = datasets[0].card
+    card = RunCard(
+        network=job.network,
+        network_options=job.network_options,
+        task=task,
+        scaling=first.scaling,
+        tensors=first.tensors,
+        sources=[source for dataset in datasets for source in dataset.card.sources],
+        datasets=[
+            dataset.card.model_dump(mode="json", include={"factor", "counts", "patch_size", "step", "scales", "seed"})
+            for dataset in datasets
+        ],
+        backend=keras.backend.backend(),
+        precision=precision,
+    )
+    inputs, targets = card.channels()
+    low = card.tensors[-2].name
+    model = build_network(job.network, element_spec(inputs, targets), job.network_options).model
+    if job.initial_weights:
+        try:
+            model.load_weights(job.initial_weights)
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"The weights {job.initial_weights} do not fit the network: {error}.") from error
+    compile_model(model, job)
+    batches = Batches(
+        _arrays(datasets, "train"),
+        low,
+        job.batch_size,
+        dihedral=job.dihedral,
+        gain=job.gain,
+        band_gain=job.band_gain,
+        balance=job.balance,
+        seed=job.seed,
+        steps=job.steps_per_epoch,
+    )
+    held = _arrays(datasets, "valid")
+    valid = PlainBatches(held, job.batch_size) if held else None
+    if valid is None:
+        progress.log("No validation split: the best weights are chosen by the training error.", "warning")
+    shown = held or batches.sets
+    examples: Arrays = {name: np.asarray(array[: job.images]) for name, array in shown[0].items()} if job.images else {}
+    progress.log(
+        f"{job.network}: {model.count_params():,} parameters, {keras.backend.backend()} backend, {precision}; "
+        f"{sum(len(arrays[TARGET]) for arrays in batches.sets)} patches, {len(batches)} batches an epoch."
+    )
+    state = fit(model, batches, valid, job, progress, [TensorBoard(job.output / "tensorboard", examples, low)])
+    del model
+    gc.collect()
+    return card, state
+
+
+def _save(folder: Path, card: RunCard) -> Any:
+    network = load_network(folder, card)
+    path = folder / MODEL
+    part = folder / f"part.{MODEL}"
+    network.model.save(part)
+    part.replace(path)
+    return keras.saving.load_model(path, compile=False)
+
+
+def _prepare(job: TrainJob) -> None:
+    folder = job.output
+    if (folder / CONFIG).exists() and not job.resume:
+        raise OutputError(f"{folder} already holds a run; go on with it (--resume) or name another folder.")
+    if not folder.parent.is_dir():
+        raise OutputError(f"The folder {folder.parent} does not exist; create it first.")
+    try:
+        folder.mkdir(exist_ok=True)
+        text = yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+        (folder / CONFIG).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"The run folder {folder} cannot be written: {error.strerror}.") from error
+
+
+def _same_task(datasets: list[Dataset]) -> str:
+    first = datasets[0]
+    for other in datasets[1:]:
+        same = [(t.name, t.bands) for t in first.card.tensors] == [(t.name, t.bands) for t in other.card.tensors]
+        if other.card.task != first.card.task or not same:
+            raise DatasetError(
+                f"{first.folder} is a dataset of the {first.card.task} task and {other.folder} of the "
+                f"{other.card.task} task; train on datasets of one task with the same bands."
+            )
+    if not any(dataset.count("train") for dataset in datasets):
+        raise DatasetError(f"{first.folder} has no training patches; make the dataset with a larger training share.")
+    return first.card.task
+
+
+def _arrays(datasets: list[Dataset], split: Split) -> list[Arrays]:
+    """Tensors of a split; in memory, datasets of one patch size joined, unless they are too large for that."""
+    lazy = [dataset.arrays(split) for dataset in datasets if dataset.count(split)]
+    size = sum(4 * int(np.prod(array.shape)) for arrays in lazy for array in arrays.values())
+    if size > IN_MEMORY:
+        return lazy  # type: ignore[return-value]
+    joined: dict[int, list[dict[str, Any]]] = {}
+    for arrays in lazy:
+        joined.setdefault(arrays[TARGET].shape[1], []).append(arrays)
+    return [
+        {name: np.concatenate([np.asarray(arrays[name]) for arrays in group]) for name in group[0]}
+        for group in joined.values()
+    ]
+
+
+def _precision(wanted: str) -> str:
+    if wanted == "off":
+        return "float32"
+    if wanted != "auto":
+        return f"mixed_{wanted}"
+    backend = keras.backend.backend()
+    # bfloat16 needs no loss scaling; GPUs have it from compute capability 8 on.
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        if not gpus:
+            return "float32"
+        major = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))[0]
+        return "mixed_bfloat16" if major >= 8 else "mixed_float16"
+    if backend == "torch":
+        import torch
+
+        if not torch.cuda.is_available():
+            return "float32"
+        return "mixed_bfloat16" if torch.cuda.is_bf16_supported() else "mixed_float16"
+    if backend == "jax":
+        import jax
+
+        return "float32" if jax.default_backend() == "cpu" else "mixed_bfloat16"
+    raise MissingPackageError(f"The Keras backend '{backend}' cannot train; use tensorflow, jax or torch.")
