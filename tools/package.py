@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import configparser
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -105,10 +106,17 @@ def check() -> int:
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(path) as packed:
             packed.extractall(folder)
-        bandit = subprocess.run([sys.executable, "-m", "bandit", "-q", "-s", "B404", "-r", folder], check=False)
-    if not found and not bandit.returncode:
-        print(f"{path.name} keeps the rules")
-    return 1 if found or bandit.returncode else 0
+        scan = [sys.executable, "-m", "bandit", "-q", "-s", "B404", "-r", folder]
+        bandit = subprocess.run(scan, check=False).returncode
+        scan = [sys.executable, "-m", "detect_secrets", "scan", "--all-files", "."]
+        secrets = subprocess.run(scan, check=True, cwd=folder, capture_output=True, text=True).stdout
+    suspects = {name: [f["line_number"] for f in each] for name, each in json.loads(secrets)["results"].items()}
+    for name, lines in suspects.items():
+        print(f"{name}: detect-secrets takes the lines {lines} for secrets", file=sys.stderr)
+    if found or bandit or suspects:
+        return 1
+    print(f"{path.name} keeps the rules")
+    return 0
 
 
 def install(profile: Path) -> int:

@@ -12,7 +12,8 @@ from s2sr_qgis.core import jobs
 from s2sr_qgis.core.inference.card import read_card
 from s2sr_qgis.core.inference.model import bundled_models
 
-METRICS = {"rmse": "RMSE", "sre": "SRE (dB)", "sam": "SAM (°)", "uiq": "UIQ"}
+METRICS = {"rmse": ("RMSE", 1), "sre": ("SRE dB", 2), "sam": ("SAM °", 3), "uiq": ("UIQ", 4)}
+"""Heading and decimals of each figure of an evaluation."""
 
 
 def show(job: jobs.Job, outputs: dict[str, Any]) -> None:
@@ -47,6 +48,31 @@ def _show_environment(console: Console, outputs: Mapping[str, Any]) -> None:
     if outputs["models"]:
         console.print()
         console.print(_models_table(outputs["models"]))
+
+
+def evaluation_table(outputs: Mapping[str, Any], title: str) -> Table:
+    """The figures of an evaluation: a row a band and one for all, each figure of the model beside bicubic's."""
+    caption = f"{outputs['pixels']:,} pixels of {outputs['task']}; RMSE in DN (reflectance x 10000)"
+    table = Table(title=title, caption=caption, box=None, header_style="bold", pad_edge=False)
+    table.title_justify = table.caption_justify = "left"
+    table.add_column("")
+    for heading, _ in METRICS.values():
+        table.add_column(heading, justify="right")
+        table.add_column("bicubic", justify="right", style="dim")
+    table.add_column("ratio", justify="right")
+    rows = {**outputs["bands"], "all": outputs["mean"]}
+    for name, row in rows.items():
+        cells = [
+            _figure(row[way].get(metric), decimals)
+            for metric, (_, decimals) in METRICS.items()
+            for way in ("model", "bicubic")
+        ]
+        table.add_row(name, *cells, _figure(row["ratio"], 3), style="bold" if name == "all" else "")
+    return table
+
+
+def _figure(value: float | None, decimals: int) -> str:
+    return "" if value is None else f"{value:.{decimals}f}"
 
 
 def _test_table(test: Mapping[str, Any]) -> Table:

@@ -59,6 +59,12 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return recorder
 
 
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For jobs whose real outputs do not matter to a test."""
+    monkeypatch.setattr("training_cli.report.show", lambda job, outputs: None)
+
+
 def s2sr(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200", "NO_COLOR": "1"})
 
@@ -122,7 +128,9 @@ def test_only_what_is_given_reaches_the_job(recorder: Recorder) -> None:
         (("check",), {}),
     ],
 )
-def test_commands_fill_in_their_job(recorder: Recorder, arguments: tuple[str, ...], expected: dict[str, Any]) -> None:
+def test_commands_fill_in_their_job(
+    recorder: Recorder, silent: None, arguments: tuple[str, ...], expected: dict[str, Any]
+) -> None:
     result = s2sr(*arguments)
     assert result.exit_code == 0, result.output
     given = recorder.jobs[0].model_dump(mode="json", exclude_unset=True)
@@ -147,7 +155,7 @@ def test_a_run_s_own_file_reproduces_it_and_options_win(recorder: Recorder, tmp_
     assert changed.network_options == {"width": 64, "depth": 4}
 
 
-def test_run_takes_json(recorder: Recorder, tmp_path: Path) -> None:
+def test_run_takes_json(recorder: Recorder, silent: None, tmp_path: Path) -> None:
     file = tmp_path / "job.json"
     file.write_text(json.dumps({"job": "evaluate", "model": "m", "scene": "s"}))
     assert s2sr("run", file).exit_code == 0
@@ -279,6 +287,21 @@ def test_ctrl_c_stops_the_job_cleanly(tmp_path: Path, number: int, temper: str, 
     assert process.returncode == status, errors
     assert trace.read_text() == "cleaned"
     assert "Traceback" not in errors
+
+
+def test_an_evaluation_is_a_table_beside_bicubic(recorder: Recorder) -> None:
+    def figures(rmse: float, **more: float) -> dict[str, Any]:
+        model = {"rmse": rmse, "sre": 25.5, "uiq": 0.98765, **more}
+        return {"model": model, "bicubic": {**model, "rmse": 100.0}, "ratio": rmse / 100}
+
+    bands = {"B05": figures(31.0), "B12": figures(35.06)}
+    recorder.outputs = {"task": "20m", "pixels": 12345, "bands": bands, "mean": figures(33.03, sam=1.25)}
+    lines = s2sr("evaluate", "sharpen_20m", "a.SAFE").stdout.splitlines()
+    assert lines[0].strip() == "sharpen_20m on a.SAFE"
+    rows = [line.split() for line in lines]
+    assert ["B12", "35.1", "100.0", "25.50", "25.50", "0.9877", "0.9877", "0.351"] in rows
+    assert ["all", "33.0", "100.0", "25.50", "25.50", "1.250", "1.250", "0.9877", "0.9877", "0.330"] in rows
+    assert "12,345 pixels" in lines[-1]
 
 
 def test_training_is_shown_by_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
