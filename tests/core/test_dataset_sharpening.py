@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from rasterio.transform import Affine
 from s2sr_qgis.core.dataset import sharpening
 from s2sr_qgis.core.dataset.card import SPLITS, read_dataset
 from s2sr_qgis.core.dataset.mtf import blur_sigmas
+from s2sr_qgis.core.dataset.patches import PatchWriter
 from s2sr_qgis.core.errors import Cancelled, InputError, OutputError
 from s2sr_qgis.core.jobs import CreateSharpeningDatasetJob, run
 from s2sr_qgis.core.progress import Progress
@@ -396,3 +399,33 @@ def test_card_is_plain_yaml(scene, tmp_path):
     assert card["seed"] == 3
     assert card["sigma"]["B05"] == 0.5
     assert set(card["counts"]) == set(SPLITS)
+
+
+def test_full_disk_is_a_sentence_and_leaves_nothing(scene, tmp_path):
+    """A limit on the size of files stands for the end of the disk."""
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "from s2sr_qgis.core.errors import OutputError\n"
+        "from s2sr_qgis.core.jobs import CreateSharpeningDatasetJob, run\n"
+        "try:\n"
+        f"    run(CreateSharpeningDatasetJob(scenes=[{str(scene)!r}], output={str(tmp_path / 'd')!r}, patch_size=16))\n"
+        "except OutputError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert "The disk is full" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_written_is_read_again(scene, tmp_path, monkeypatch):
+    finish = PatchWriter.finish
+
+    def broken(self, *arguments):
+        finish(self, *arguments)
+        path = self.folder / "train_target.tif"
+        path.write_bytes(path.read_bytes()[:-1000])
+
+    monkeypatch.setattr(PatchWriter, "finish", broken)
+    with pytest.raises(OutputError, match="could not be written completely"):
+        make(scene, tmp_path / "d", patch_size=16)
+    assert list(tmp_path.iterdir()) == []
