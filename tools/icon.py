@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from qgis.PyQt.QtCore import QRectF
@@ -21,10 +22,10 @@ def height(x: float, y: float) -> float:
 def colour(value: float) -> str:
     stops = [(0.0, (24, 92, 160)), (0.18, (52, 150, 190)), (0.3, (226, 208, 130)), (0.55, (110, 170, 70)),
              (1.0, (26, 92, 56))]  # fmt: skip
-    for (low, a), (high, b) in zip(stops, stops[1:]):
+    for (low, a), (high, b) in pairwise(stops):
         if value <= high:
             part = (value - low) / (high - low)
-            return "#" + "".join(f"{round(p + (q - p) * part):02x}" for p, q in zip(a, b))
+            return "#" + "".join(f"{round(p + (q - p) * part):02x}" for p, q in zip(a, b, strict=True))
     return "#1a5c38"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 from qgis.core import (
@@ -26,20 +24,15 @@ from ..provider import ICON
 from ..runner.interpreter import find_python
 from ..runner.job import run_job
 from ..runner.text import tr
+from .checks import filled
 
 HELP_URL = "https://github.com/s2sr/s2sr#readme"
-MODELS = Path(__file__).resolve().parents[1] / "models"
 SCENE_FILES = "Sentinel-2 (MTD_MSIL*.xml *.zip *.tif *.tiff *.json)"
 SCENE_HELP = (
     "A Sentinel-2 product of level 1C or 2A: the SAFE folder or the MTD_MSIL*.xml inside it, the product's zip, a "
     "folder of single-band files (B02.tif ...), a GeoTIFF whose band descriptions name the bands, or a STAC item "
     "(JSON file or URL). Choose a file, or type or paste the path of a folder."
 )
-
-
-def bundled_models() -> list[str]:
-    """Names of the models that come with the plugin."""
-    return sorted(card.parent.name for card in MODELS.glob("*/card.yaml"))
 
 
 class S2SRAlgorithm(QgsProcessingAlgorithm):
@@ -152,7 +145,7 @@ class S2SRAlgorithm(QgsProcessingAlgorithm):
             advanced=True,
         )
         self.add_enum("PROCESSING_LEVEL", "Processing level", ["L1C", "L2A"], None,
-                      "Level of the scene, where neither its metadata nor its name says it.", advanced=True)  # fmt: skip
+                      "Level of the scene, where neither metadata nor name says it.", advanced=True)  # fmt: skip
         self.add_number("RADIOMETRIC_OFFSET", "Radiometric offset", None, -10000, 10000,
                         "Added to the stored values before scaling, where the scene does not say it itself: -1000 for "
                         "products from baseline 04.00 (January 2022) on, 0 before.", advanced=True)  # fmt: skip
@@ -223,39 +216,3 @@ class S2SRAlgorithm(QgsProcessingAlgorithm):
 
     def run_job(self, job: dict[str, Any], feedback: QgsProcessingFeedback) -> dict[str, Any]:
         return run_job(job, feedback)
-
-
-def filled(**values: Any) -> dict[str, Any]:
-    """The values that are there: the job's own defaults stand for the others."""
-    return {name: value for name, value in values.items() if value is not None and value != []}
-
-
-def scene_problem(source: str) -> str:
-    """Why a scene cannot be read, as far as can be told without reading it; empty if nothing is wrong."""
-    if "://" in source or os.path.exists(os.path.expanduser(source)):
-        return ""
-    return tr("There is no scene at {}.").format(source)
-
-
-def scene_name(source: str) -> str:
-    """A name for a scene from its path alone: the product's where the path has one."""
-    parts = [part for part in source.replace("\\", "/").split("/") if part]
-    product = next((part for part in reversed(parts) if part.upper().endswith(".SAFE")), parts[-1] if parts else "")
-    return product.partition("?")[0].rpartition(".")[0] or product
-
-
-def model_problem(folder: str | None) -> str:
-    """Why a folder is no model folder; empty if it is one or none is given."""
-    if not folder or (Path(folder) / "card.yaml").is_file():
-        return ""
-    return tr("{} is no model folder: it has no card.yaml.").format(folder)
-
-
-def output_problem(path: str) -> str:
-    """Why nothing can be written to a path; empty if nothing is wrong."""
-    folder = Path(path).parent
-    if not folder.is_dir():
-        return tr("The folder {} does not exist; create it or choose another output.").format(folder)
-    if not os.access(folder, os.W_OK):
-        return tr("The folder {} cannot be written to; choose another output.").format(folder)
-    return ""

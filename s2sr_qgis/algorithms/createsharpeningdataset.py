@@ -11,7 +11,8 @@ from qgis.core import (
 )
 
 from ..runner.text import tr
-from .base import SCENE_HELP, S2SRAlgorithm, filled, output_problem, scene_problem
+from .base import SCENE_HELP, S2SRAlgorithm
+from .checks import filled, output_problem, scene_problem
 
 
 class CreateSharpeningDataset(S2SRAlgorithm):

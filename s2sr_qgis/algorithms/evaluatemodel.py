@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from qgis.core import (
-    QgsProcessingOutputNumber,
-    QgsProcessingParameterFileDestination,
-)
+from qgis.core import QgsProcessingOutputNumber, QgsProcessingParameterFileDestination
 
 from ..runner.text import tr
-from .base import S2SRAlgorithm, bundled_models, filled, model_problem, output_problem, scene_problem
+from .base import S2SRAlgorithm
+from .checks import bundled_models, filled, model_problem, output_problem, scene_problem
 from .report import write_report
 
 
@@ -18,10 +16,10 @@ class EvaluateModel(S2SRAlgorithm):
     GROUP = "Inference"
     SUMMARY = "Scores a sharpening model on a real scene by Wald's protocol."
     HELP = (
-        "Degrades the scene, sharpens it back and compares the result with the original bands. For each band, and as "
-        "the mean over them: RMSE (reflectance; less is better), SRE (signal to reconstruction error, dB; more is "
-        "better), SAM (spectral angle, degrees; less is better) and UIQ (universal image quality; 1 is perfect), with "
-        "bicubic interpolation beside them."
+        "Degrades the scene, sharpens it back and compares the result with the original bands. For each band, and over "
+        "all of them: RMSE (digital numbers, 10000 being reflectance 1; less is better), SRE (signal to reconstruction "
+        "error, dB; more is better), SAM (spectral angle, degrees; less is better) and UIQ (universal image quality; 1 "
+        "is perfect), with bicubic interpolation beside them."
     )
     TAGS = "accuracy,quality,rmse,sre,sam,uiq,wald,validation"
     INPUT, EXTENT, MODEL, MODEL_FOLDER = "INPUT", "EXTENT", "MODEL", "MODEL_FOLDER"
@@ -53,7 +51,9 @@ class EvaluateModel(S2SRAlgorithm):
             parameter.setCreateByDefault(name == self.OUTPUT_HTML)
             self.add(parameter, "Every figure for every band, as a file.")
         for name in self.FIGURES:
-            self.addOutput(QgsProcessingOutputNumber(name, name.replace("_", " ").lower()))
+            metric, _, other = name.partition("_")
+            label = tr("{} of bicubic interpolation") if other else tr("{} of the model")
+            self.addOutput(QgsProcessingOutputNumber(name, label.format(metric)))
 
     def checkParameterValues(self, parameters, context):
         outputs = [self.file(parameters, name, context) for name in (self.OUTPUT_JSON, self.OUTPUT_HTML)]
@@ -97,13 +97,7 @@ class EvaluateModel(S2SRAlgorithm):
         if html:
             write_report(html, done)
         outputs[self.OUTPUT_HTML] = html or None
-        return {**outputs, **figures(done, self.FIGURES)}
-
-
-def figures(done: dict, names: tuple[str, ...]) -> dict:
-    """The means over the bands, by output name."""
-    found = {}
-    for name in names:
-        metric, _, other = name.partition("_")
-        found[name] = done["mean"]["bicubic" if other else "model"][metric.lower()]
-    return found
+        for name in self.FIGURES:
+            metric, _, other = name.lower().partition("_")
+            outputs[name] = done["mean"][other or "model"][metric]
+        return outputs

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from qgis.core import QgsProcessingOutputFolder, QgsProcessingOutputString, QgsProcessingParameterFile
-from qgis.core import QgsProcessingParameterString
+from qgis.core import (
+    QgsProcessingOutputFolder,
+    QgsProcessingOutputString,
+    QgsProcessingParameterFile,
+    QgsProcessingParameterString,
+)
 
 from ..runner.environment import create_environment
 from ..runner.interpreter import environment_folder, environment_python

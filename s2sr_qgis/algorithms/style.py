@@ -49,9 +49,7 @@ def style(layer: QgsRasterLayer) -> None:
     layer.triggerRepaint()
 
 
-def style_when_loaded(
-    algorithm: str, output: str, path: str, scene: str, context: QgsProcessingContext
-) -> None:
+def style_when_loaded(algorithm: str, output: str, path: str, scene: str, context: QgsProcessingContext) -> None:
     """Have QGIS style and name the layer, should it load it; the user's own style for this output goes first."""
     from processing.gui.RenderingStyles import RenderingStyles
 

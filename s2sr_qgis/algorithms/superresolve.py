@@ -5,7 +5,8 @@ from __future__ import annotations
 from qgis.core import QgsProcessingOutputString, QgsProcessingParameterRasterDestination
 
 from ..runner.text import tr
-from .base import S2SRAlgorithm, bundled_models, filled, model_problem, output_problem, scene_name, scene_problem
+from .base import S2SRAlgorithm
+from .checks import bundled_models, filled, model_problem, output_problem, scene_name, scene_problem
 from .style import style_when_loaded
 
 BANDS = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
@@ -35,8 +36,8 @@ class SuperResolve(S2SRAlgorithm):
                       "Bands of the result, in this order; none chosen: all that the scene and the models give.",
                       multiple=True)  # fmt: skip
         self.add_enum(self.MODELS, "Bundled models (none: what fits the scene)", bundled_models(), None,
-                      "Models that come with the plugin, at most one each for the 20 m and the 60 m bands; none chosen, "
-                      "and no folder below: those that fit the scene.", multiple=True)  # fmt: skip
+                      "Models that come with the plugin, at most one each for the 20 m and the 60 m bands; none "
+                      "chosen, and no folder below: those that fit the scene.", multiple=True)  # fmt: skip
         self.add_folder(self.MODEL_FOLDER, "Model folder",
                         "A model of your own, as 'Train a model' writes it: a folder with card.yaml and model.onnx. "
                         "Choose a bundled model too if it shall sharpen the bands that this one does not give.",

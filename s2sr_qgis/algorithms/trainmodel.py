@@ -7,13 +7,15 @@ from pathlib import Path
 from qgis.core import (
     QgsProcessing,
     QgsProcessingMultiStepFeedback,
+    QgsProcessingOutputNumber,
     QgsProcessingParameterFile,
     QgsProcessingParameterFolderDestination,
     QgsProcessingParameterMultipleLayers,
 )
 
 from ..runner.text import tr
-from .base import S2SRAlgorithm, filled, output_problem
+from .base import S2SRAlgorithm
+from .checks import filled, output_problem
 
 CARD = "dataset.yaml"
 
@@ -38,6 +40,7 @@ class TrainModel(S2SRAlgorithm):
     PRECISION, SEED, RESUME, SAVED_MODEL, RUN, MODEL = (
         "MIXED_PRECISION", "SEED", "RESUME", "SAVED_MODEL", "RUN", "MODEL",
     )  # fmt: skip
+    RMSE, RMSE_BICUBIC = "RMSE", "RMSE_BICUBIC"
 
     def initAlgorithm(self, configuration=None) -> None:
         self.add_folder(self.DATASET, "Dataset", "Folder made by 'Create a sharpening dataset' (it has dataset.yaml).")
@@ -46,7 +49,7 @@ class TrainModel(S2SRAlgorithm):
                       "Lanaras et al. (2018), several times slower.")  # fmt: skip
         self.add_number(self.EPOCHS, "Epochs", 100, 1, 100000, "Passes over the training patches.")
         self.add_number(self.MAX_MINUTES, "Time limit (minutes)", None, 0.05, 100000.0,
-                        "Training ends within this time, the learning rate falling accordingly; empty: no limit.")  # fmt: skip
+                        "Training ends within this time, with the learning rate; empty: no limit.")  # fmt: skip
         self.add_number(self.BATCH_SIZE, "Batch size", 16, 1, 4096,
                         "Patches in one step; memory grows with it.", advanced=True)  # fmt: skip
         self.add_number(self.LEARNING_RATE, "Learning rate", 0.001, 1e-8, 1.0,
@@ -84,6 +87,8 @@ class TrainModel(S2SRAlgorithm):
                  "Folder for configuration, logs (CSV, TensorBoard), checkpoints and test figures.")  # fmt: skip
         self.add(QgsProcessingParameterFolderDestination(self.MODEL, tr("Model")),
                  "Folder for the finished model: model.onnx and card.yaml.")  # fmt: skip
+        self.addOutput(QgsProcessingOutputNumber(self.RMSE, tr("RMSE on the test patches (DN)")))
+        self.addOutput(QgsProcessingOutputNumber(self.RMSE_BICUBIC, tr("The same for bicubic interpolation (DN)")))
 
     def checkParameterValues(self, parameters, context):
         for folder in self.datasets(parameters, context):
@@ -126,7 +131,12 @@ class TrainModel(S2SRAlgorithm):
     def processAlgorithm(self, parameters, context, feedback) -> dict:
         train, export = self.jobs(parameters, context)
         steps = QgsProcessingMultiStepFeedback(2, feedback)
-        self.run_job(train, steps)
+        scored = self.run_job(train, steps)
         steps.setCurrentStep(1)
         self.run_job(export, steps)
-        return {self.RUN: train["output"], self.MODEL: export["output"]}
+        return {
+            self.RUN: train["output"],
+            self.MODEL: export["output"],
+            self.RMSE: scored["rmse"],
+            self.RMSE_BICUBIC: scored["rmse_bicubic"],
+        }

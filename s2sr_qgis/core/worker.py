@@ -68,7 +68,11 @@ class Stop:
                 self.asked.set()
         self.asked.set()
         time.sleep(ORPHAN_ASK)
-        _thread.interrupt_main(signal.SIGTERM)
+        if hasattr(signal, "pthread_kill"):
+            # To the main thread itself, which may be asleep in a system call.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        else:
+            _thread.interrupt_main(signal.SIGTERM)
         time.sleep(ORPHAN_TERMINATE - ORPHAN_ASK)
         os._exit(3)
 
@@ -97,12 +101,13 @@ def main() -> int:
 def _run(line: bytes, protocol: Protocol, stop: Stop) -> int:
     try:
         _bind_package()
-        from s2sr_qgis.core import errors, jobs, progress
+        from s2sr_qgis.core import errors, jobs
+        from s2sr_qgis.core.progress import Level, Progress
     except ModuleNotFoundError as error:
         _missing(protocol, error)
         return 1
 
-    class Reporter(progress.Progress):
+    class Reporter(Progress):
         _last = 0.0
 
         def progress(self, percent: float, text: str = "") -> None:
@@ -111,7 +116,7 @@ def _run(line: bytes, protocol: Protocol, stop: Stop) -> int:
                 self._last = now
                 protocol.event("progress", percent=round(float(percent), 2), text=text)
 
-        def log(self, text: str, level: progress.Level = "info") -> None:
+        def log(self, text: str, level: Level = "info") -> None:
             protocol.event("log", level=level, text=text)
 
         def metric(self, **values: float) -> None:

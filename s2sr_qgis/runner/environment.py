@@ -84,7 +84,7 @@ def _inside_qgis(path: str, bundle: str) -> bool:
 def _version(python: str) -> tuple[int, int] | None:
     """The version of an interpreter that can make environments and has wheels; None for any other."""
     try:
-        done = subprocess.run(  # nosec B603 - a list, no shell; a Python of the user's own machine
+        done = subprocess.run(  # noqa: S603  # nosec B603
             [python, "-I", "-c", _PROBE], capture_output=True, text=True, timeout=20, check=True
         )
         major, minor = (int(part) for part in done.stdout.split())

@@ -84,7 +84,8 @@ def find_python(feedback=None) -> str:
         raise QgsProcessingException(
             tr(
                 "s2sr has no Python to work with. Either run the algorithm 'Set up the environment' once, or set "
-                "'Worker Python' in Settings > Options > Processing > Providers > s2sr, or set the variable S2SR_PYTHON."
+                "'Worker Python' in Settings > Options > Processing > Providers > s2sr, or set the variable "
+                "S2SR_PYTHON."
             )
         )
     if feedback is not None and not is_current(folder):

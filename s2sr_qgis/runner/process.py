@@ -10,7 +10,8 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from qgis.core import QgsProcessingException, QgsProcessingFeedback
 from qgis.PyQt.QtCore import QCoreApplication
@@ -30,9 +31,10 @@ class Child:
         apart: dict[str, Any] = (
             {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {"start_new_session": True}
         )
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
         try:
-            self.process = subprocess.Popen(  # nosec B603 - a list, no shell; the program is the user's own Python
+            # A list and no shell; the program is a Python or uv of the user's own machine.
+            self.process = subprocess.Popen(  # noqa: S603  # nosec B603
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if merge_errors else self._errors,
                 text=True, encoding="utf-8", errors="replace", env=clean_environment(), **apart,
@@ -62,7 +64,7 @@ class Child:
     def follow(
         self, feedback: QgsProcessingFeedback, on_line: Callable[[str], None], on_cancel: Callable[[], None]
     ) -> int:
-        """Hand every line to `on_line` until the child ends; returns its exit status. Raises on cancel, when it is gone."""
+        """Hand every line to `on_line` until the child ends; returns its exit status. Raises after a cancel."""
         try:
             self._follow(feedback, on_line, on_cancel)
         finally:
@@ -125,7 +127,7 @@ class Child:
         if sys.platform == "win32":
             taskkill = os.path.join(os.environ.get("SYSTEMROOT", "C:\\Windows"), "System32", "taskkill.exe")
             command = [taskkill, "/F", "/T", "/PID", str(self.process.pid)]
-            subprocess.run(command, capture_output=True, check=False)  # nosec B603 - a system program by full path
+            subprocess.run(command, capture_output=True, check=False)  # noqa: S603  # nosec B603
         else:
             try:
                 os.killpg(self.process.pid, signal.SIGKILL)

@@ -17,12 +17,18 @@ def register(icon) -> None:
 
     ProcessingConfig.settingIcons[GROUP] = icon
     ProcessingConfig.addSetting(
-        Setting(GROUP, PYTHON, tr("Worker Python (empty: the environment made by this plugin)"), "",
-                valuetype=Setting.FILE)
+        Setting(
+            GROUP, PYTHON, tr("Worker Python (empty: the environment made by this plugin)"), "", valuetype=Setting.FILE
+        )
     )
     ProcessingConfig.addSetting(
-        Setting(GROUP, VARIABLES, tr("Environment variables for the worker (NAME=value; NAME=value)"), "",
-                valuetype=Setting.STRING)
+        Setting(
+            GROUP,
+            VARIABLES,
+            tr("Environment variables for the worker (NAME=value; NAME=value)"),
+            "",
+            valuetype=Setting.STRING,
+        )
     )
     ProcessingConfig.readSettings()
 

@@ -1,4 +1,5 @@
 """The provider in a QGIS without window, and a worker that does as it is told."""
+# ruff: noqa: N802 - QGIS's own names
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def main():
     elif does == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        say("log", level="info", text="pids %d %d" % (os.getpid(), child.pid))
+        say("log", level="info", text=f"pids {os.getpid()} {child.pid}")
         time.sleep(600)
     elif does == "orphan holds the pipe":
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(20)"], start_new_session=True)

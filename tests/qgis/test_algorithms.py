@@ -182,7 +182,7 @@ def test_an_extent_without_projection_is_the_scenes(provider, worker, scene, tmp
 def test_superresolve_refuses(provider, context, scene, tmp_path) -> None:
     good = {"INPUT": scene, "OUTPUT": str(tmp_path / "o.tif")}
     assert algorithm("superresolve").checkParameterValues(good, context)[0]
-    assert refusal("superresolve", {**good, "INPUT": "/no/scene.SAFE"}, context) == "There is no scene at /no/scene.SAFE."
+    assert refusal("superresolve", {**good, "INPUT": "/no/a.SAFE"}, context) == "There is no scene at /no/a.SAFE."
     assert "is no model folder" in refusal("superresolve", {**good, "MODEL_FOLDER": str(tmp_path)}, context)
     assert "/no/folder does not exist" in refusal("superresolve", {**good, "OUTPUT": "/no/folder/o.tif"}, context)
     assert "CONSISTENCY" in refusal("superresolve", {**good, "CONSISTENCY": 3}, context)
@@ -224,12 +224,13 @@ def test_dataset_refuses(provider, context, scene, tmp_path) -> None:
 
 
 def test_training_trains_and_exports(provider, worker, feedback, dataset, tmp_path) -> None:
+    worker.behave("ok", {"rmse": 30.5, "rmse_bicubic": 100.0})
     run_folder, model_folder = str(tmp_path / "run"), str(tmp_path / "out_model")
     results = run("trainmodel", {
         "DATASET": dataset, "MORE_DATASETS": [dataset + "/dataset.yaml"], "NETWORK": "dsen2", "EPOCHS": 3,
         "MAX_MINUTES": 2.5, "SEED": 5, "RUN": run_folder, "MODEL": model_folder, "SAVED_MODEL": False,
     }, feedback)  # fmt: skip
-    assert results == {"RUN": run_folder, "MODEL": model_folder}
+    assert results == {"RUN": run_folder, "MODEL": model_folder, "RMSE": 30.5, "RMSE_BICUBIC": 100}
     train, export = worker.jobs()
     assert train == {
         "job": "train", "datasets": [dataset, dataset], "output": run_folder, "network": "dsen2", "epochs": 3,
@@ -266,6 +267,55 @@ def test_training_refuses(provider, context, dataset, tmp_path) -> None:
     assert "does not exist" in refusal("trainmodel", {**good, "MODEL": "/no/folder/m"}, context)
 
 
+def row(scale: float, **more: float) -> dict:
+    return {"model": {"rmse": scale, "sre": 30.0, "uiq": 0.98, **more}, "ratio": 0.25,
+            "bicubic": {"rmse": 4 * scale, "sre": 20.0, "uiq": 0.9, **more}}  # fmt: skip
+
+
+def test_evaluation(provider, worker, scene, model, tmp_path) -> None:
+    worker.behave("ok", {
+        "model": "tiny", "scene": "S2A <T33>", "factor": 2, "pixels": 1000,
+        "bands": {"B05": row(10), "B12": row(20)}, "mean": row(15, sam=1.5),
+    })  # fmt: skip
+    json_file, html = str(tmp_path / "f.json"), tmp_path / "f.html"
+    results = run("evaluatemodel", {
+        "INPUT": scene, "MODEL_FOLDER": model, "EXTENT": "0,1,2,3 [EPSG:4326]", "BORDER": 8, "SIGMA": 0.4,
+        "OUTPUT_JSON": json_file, "OUTPUT_HTML": str(html), "THREADS": 2,
+    })  # fmt: skip
+    assert results == {
+        "RMSE": 15, "RMSE_BICUBIC": 60, "SRE": 30, "SRE_BICUBIC": 20, "SAM": 1.5, "SAM_BICUBIC": 1.5, "UIQ": 0.98,
+        "UIQ_BICUBIC": 0.9, "OUTPUT_JSON": json_file, "OUTPUT_HTML": str(html),
+    }  # fmt: skip
+    assert worker.job() == {
+        "job": "evaluate", "scene": scene, "model": model, "scene_options": {}, "roi": "0.0,2.0,1.0,3.0 [EPSG:4326]",
+        "border": 8, "sigma": 0.4, "json_file": json_file, "device": "auto", "threads": 2, "precision": "auto",
+        "allow_other_level": False,
+    }  # fmt: skip
+    assert set(worker.job()) == job_fields("EvaluateJob")
+    page = html.read_text()
+    assert "<td>B12</td><td>20.0</td><td>80.0</td>" in page
+    assert "tiny on S2A &lt;T33&gt;" in page
+
+
+def test_evaluation_without_files(provider, worker, scene, model) -> None:
+    worker.behave("ok", {"mean": row(15, sam=1.5)})
+    results = run("evaluatemodel", {"INPUT": scene, "MODEL_FOLDER": model})
+    assert results["OUTPUT_JSON"] is None
+    assert results["RMSE"] == 15
+    assert "json_file" not in worker.job()
+
+
+def test_evaluation_refuses(provider, context, scene, model, monkeypatch) -> None:
+    from s2sr_qgis.algorithms import evaluatemodel
+
+    good = {"INPUT": scene, "MODEL_FOLDER": model}
+    assert algorithm("evaluatemodel").checkParameterValues(good, context)[0]
+    assert "no scene at /no" in refusal("evaluatemodel", {**good, "INPUT": "/no"}, context)
+    assert "does not exist" in refusal("evaluatemodel", {**good, "OUTPUT_JSON": "/no/folder/f.json"}, context)
+    monkeypatch.setattr(evaluatemodel, "bundled_models", lambda: [])
+    assert refusal("evaluatemodel", {"INPUT": scene}, context) == "Choose a bundled model or a model folder."
+
+
 def test_check_environment(provider, worker, feedback) -> None:
     worker.behave("ok", {
         "python": "3.11.2", "executable": "/x/python", "packages": {"numpy": "2.4", "tensorflow": None},
@@ -297,6 +347,6 @@ def test_setup_refuses_two_sources_of_packages(provider, context, tmp_path) -> N
     ],
 )
 def test_a_result_is_named_from_the_scene(provider, source: str, name: str) -> None:
-    from s2sr_qgis.algorithms.base import scene_name
+    from s2sr_qgis.algorithms.checks import scene_name
 
     assert scene_name(source) == name

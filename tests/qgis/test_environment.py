@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from qgis.core import QgsProcessingException
+
 from s2sr_qgis.runner import environment, interpreter
 from s2sr_qgis.runner.environment import create_environment, find_base_python
 

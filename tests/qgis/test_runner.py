@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from qgis.core import QgsProcessingException
+
 from s2sr_qgis.runner import interpreter, process, settings
 from s2sr_qgis.runner.job import run_job
 

@@ -87,6 +87,7 @@ def test_the_loaded_result_is_named_and_styled(provider, worker, qgis_new_projec
 
 def test_the_users_own_style_goes_first(provider, worker, qgis_new_project, image, monkeypatch) -> None:
     from processing.gui.RenderingStyles import RenderingStyles
+
     from s2sr_qgis.algorithms.style import style_when_loaded
 
     context = QgsProcessingContext()
