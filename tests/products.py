@@ -14,6 +14,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter
+from scipy.spatial import KDTree
 
 from s2sr_qgis.core.scene.bands import BANDS
 
@@ -60,12 +61,7 @@ def reflectances(size: int = 240, bands: Iterable[str] = L1C_BANDS, seed: int = 
     points = rng.uniform(0, size, (fields, 2))
     kinds = rng.integers(0, len(_SPECTRA), fields)
     rows, cols = np.mgrid[0:size, 0:size]
-    nearest = np.zeros((size, size), int)
-    best = np.full((size, size), np.inf)
-    for index, (row, col) in enumerate(points):
-        distance = np.hypot(rows - row, cols - col)
-        closer = distance < best
-        nearest[closer], best[closer] = index, distance[closer]
+    nearest = KDTree(points).query(np.stack([rows, cols], axis=-1))[1]
     brightness = 1 + 0.15 * rng.standard_normal(fields)[nearest]
     texture = sum(weight * _unit_noise(rng, size, sigma) for weight, sigma in ((0.04, 0.8), (0.05, 2.0), (0.06, 8.0)))
     cover = kinds[nearest]

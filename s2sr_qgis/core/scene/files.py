@@ -33,6 +33,7 @@ _REMOTE: dict[str, Any] = {
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",
     "VSI_CACHE": "TRUE",
 }
+_REMOTE_DRIVERS = {"GTiff", "COG", "JP2OpenJPEG"}
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,11 @@ class FilePool:
         if found and found[0] == path and not found[1].closed:
             return found[1]
         self._drop(file)
-        # What comes over the network may not choose a format that points at other files.
-        dataset = rasterio.open(path, driver=["GTiff", "JP2OpenJPEG"] if file.remote else None)
+        dataset = rasterio.open(path)
+        if file.remote and dataset.driver not in _REMOTE_DRIVERS:
+            # What comes over the network may not be of a format that points at other files.
+            dataset.close()
+            raise InputError(f"{file.label} is neither GeoTIFF nor JPEG 2000, so it is not read.")
         handles[file] = (path, dataset)
         with self._lock:
             self._open.append(dataset)

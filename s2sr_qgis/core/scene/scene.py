@@ -117,11 +117,7 @@ class Scene:
             data, valid, saturated = reflectance(raw, band)
             factor = band.resolution // band.stored_resolution
             if factor > 1:
-                blocks = valid.reshape(part.height // factor, factor, part.width // factor, factor)
-                valid = np.asarray(blocks.all(axis=(1, 3)))
-                saturated = np.asarray(saturated.reshape(blocks.shape).any(axis=(1, 3))) & valid
-                data = data.reshape(blocks.shape).mean(axis=(1, 3), dtype=np.float32)
-                data[~valid] = 0
+                data, valid, saturated = _block_mean(data, valid, saturated, factor)
             pixels.data[name], pixels.valid[name], pixels.saturated[name] = data, valid, saturated
         return pixels
 
@@ -156,6 +152,24 @@ def reflectance(raw: NDArray[Any], band: SceneBand) -> tuple[NDArray[np.float32]
     data /= np.float32(band.quantification)
     data[~valid] = 0
     return data, valid, saturated
+
+
+def _block_mean(
+    data: NDArray[np.float32], valid: NDArray[np.bool_], saturated: NDArray[np.bool_], factor: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Blocks of a band stored finer than its own resolution; a block is valid where all of it is."""
+    shape = data.shape[0] // factor, data.shape[1] // factor
+    total, whole, any_saturated = np.zeros(shape, np.float32), np.ones(shape, bool), np.zeros(shape, bool)
+    # Summed in a fixed order: NumPy's own depends on the window's shape, and so would the last digit.
+    for row in range(factor):
+        for col in range(factor):
+            part = np.s_[row::factor, col::factor]
+            total += data[part]
+            whole &= valid[part]
+            any_saturated |= saturated[part]
+    total /= np.float32(factor * factor)
+    total[~whole] = 0
+    return total, whole, any_saturated & whole
 
 
 def _extent(bounds: tuple[float, float, float, float]) -> str:
