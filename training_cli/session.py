@@ -35,6 +35,7 @@ class TerminalProgress(Progress):
         self.debug = debug
         self.signal: int | None = None
         self.epochs: list[dict[str, float]] = []
+        self._fresh = False
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -55,8 +56,7 @@ class TerminalProgress(Progress):
         self._live.stop()
         if self.epochs and self.console.is_terminal:
             self.console.print(self._training())
-        elif self.epochs:
-            self._epoch_line()
+        self._epoch_line()
 
     def progress(self, percent: float, text: str = "") -> None:
         """Move the bar; in a log file, a line at each new step or tenth."""
@@ -70,6 +70,7 @@ class TerminalProgress(Progress):
     def log(self, text: str, level: Level = "info") -> None:
         """One line above the bar."""
         if level != "debug" or self.debug:
+            self._epoch_line()
             self._line(text, {"debug": "dim", "info": "", "warning": "yellow"}[level])
 
     def metric(self, **values: float) -> None:
@@ -77,10 +78,10 @@ class TerminalProgress(Progress):
         epoch = values.get("epoch")
         if self.epochs and epoch is not None and self.epochs[-1].get("epoch") == epoch:
             self.epochs[-1].update(values)
-            return
-        if self.epochs and not self.console.is_terminal:
+        else:
             self._epoch_line()
-        self.epochs.append(dict(values))
+            self.epochs.append(dict(values))
+        self._fresh = True
 
     def cancelled(self) -> bool:
         """Whether a signal asked to stop."""
@@ -90,6 +91,10 @@ class TerminalProgress(Progress):
         self.console.print(Text(text, style=style), soft_wrap=True)
 
     def _epoch_line(self) -> None:
+        """In a log file, the present epoch's figures, unless they were said already."""
+        if not self._fresh or self.console.is_terminal:
+            return
+        self._fresh = False
         self._line("  ".join(f"{label(name)} {figure(name, value)}" for name, value in self.epochs[-1].items()), "")
 
     def _view(self) -> Group:
