@@ -74,7 +74,7 @@ def main() -> int:
         return fail(str(error))
     console.print("Written:")
     for path in written:
-        console.print(f"  {path.relative_to(ROOT)}  {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+        console.print(f"  {path.relative_to(ROOT)}  {path.stat().st_size / 1e3:,.0f} kB", soft_wrap=True)
     return 0
 
 
@@ -122,7 +122,7 @@ def draw(sample: Path, image: Path, picture: Path) -> None:
     from matplotlib import pyplot
 
     before, after = recorded(sample), sharpened(image)
-    low, high = np.percentile(before[np.isfinite(before)], (2, 98))
+    low, high = np.nanpercentile(before, (2, 98), axis=(0, 1))  # of each band
     part = busiest(before)
     zoomed = before[part], after[tuple(slice(2 * s.start, 2 * s.stop) for s in part)]
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 11.6), layout="constrained")

@@ -52,7 +52,7 @@ def _show_environment(console: Console, outputs: Mapping[str, Any]) -> None:
 
 def evaluation_table(outputs: Mapping[str, Any], title: str) -> Table:
     """The figures of an evaluation: a row a band and one for all, each figure of the model beside bicubic's."""
-    caption = f"{outputs['pixels']:,} pixels of {outputs['task']}; RMSE in DN (reflectance x 10000)"
+    caption = f"{outputs['pixels']:,} pixels of {outputs['task'].removesuffix('m')} m; RMSE in DN (reflectance x 10000)"
     table = Table(title=title, caption=caption, box=None, header_style="bold", pad_edge=False)
     table.title_justify = table.caption_justify = "left"
     table.add_column("")
