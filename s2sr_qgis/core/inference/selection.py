@@ -31,8 +31,8 @@ def check_level(card: ModelCard, level: str | None, allow_other: bool, progress:
     made_for = " and ".join(card.processing_levels)
     if level is None:
         progress.log(
-            f"The scene does not say its processing level; the model {card.name} is for {made_for}. Give the level where "
-            "the scene is of another.",
+            f"The scene does not say its processing level; the model {card.name} is for {made_for}. "
+            "Give the level where the scene is of another.",
             "warning",
         )
     elif level not in card.processing_levels:
