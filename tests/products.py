@@ -208,7 +208,8 @@ def _metadata_xml(
         lines = "".join(
             f'<{prefix}_ADD_OFFSET band_id="{band.band_id}">{offset}</{prefix}_ADD_OFFSET>' for band in BANDS.values()
         )
-        offsets = f"<{prefix}_ADD_OFFSET_VALUES_LIST>{lines}</{prefix}_ADD_OFFSET_VALUES_LIST>"
+        group = "Radiometric_Offset_List" if level == "L1C" else "BOA_ADD_OFFSET_VALUES_LIST"
+        offsets = f"<{group}>{lines}</{group}>"
     quantification = (
         '<QUANTIFICATION_VALUE unit="none">10000</QUANTIFICATION_VALUE>'
         if level == "L1C"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from products import CORNER, L2A_BANDS, make_band_folder, make_stack, real_data, reflectances, write_band
+from products import CORNER, L2A_BANDS, make_band_folder, make_safe, make_stack, real_data, reflectances, write_band
 from rasterio.transform import Affine
 
 from s2sr_qgis.core.errors import InputError
@@ -154,6 +154,20 @@ def test_rotated_and_south_up_rasters_are_refused(tmp_path: Path, transform: Aff
     write_band(tmp_path / "B02.tif", np.ones((12, 12), np.uint16), 10, transform=transform)
     with pytest.raises(InputError, match=rf"B02\.tif {text}"):
         open_scene(tmp_path)
+
+
+def test_eight_bit_pictures_are_refused(tmp_path: Path) -> None:
+    write_band(tmp_path / "B02.tif", np.ones((12, 12), np.uint8), 10)
+    with pytest.raises(InputError, match=r"B02 of .*B02\.tif has pixels of type uint8"):
+        open_scene(tmp_path)
+
+
+def test_image_folder_taken_out_of_a_level_2a_product(tmp_path: Path) -> None:
+    product = make_safe(tmp_path, "L2A", size=60, baseline="02.14")
+    images = next(product.rglob("IMG_DATA")).rename(tmp_path / "images")
+    with open_scene(images) as scene:
+        assert (scene.level, scene.multiple) == (None, 6)
+        _assert_true_reflectance(scene, 60)
 
 
 def test_two_files_of_one_band(tmp_path: Path) -> None:

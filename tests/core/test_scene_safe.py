@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from products import L1C_BANDS, L2A_BANDS, make_safe, real_data, reflectances, write_band, zip_safe
+from products import L1C_BANDS, L2A_BANDS, make_band_folder, make_safe, real_data, reflectances, write_band, zip_safe
 
 from s2sr_qgis.core.errors import InputError
 from s2sr_qgis.core.jobs import SceneOptions
@@ -96,6 +96,33 @@ def test_old_names(tmp_path: Path) -> None:
     _assert_true_reflectance(product, L1C_BANDS, 60)
     with open_scene(product) as scene:
         assert (scene.level, scene.platform, scene.baseline) == ("L1C", "S2A", "02.04")
+
+
+def test_product_of_two_granules_needs_a_choice(tmp_path: Path) -> None:
+    """Before December 2016 a product held many tiles."""
+    product = make_safe(tmp_path, baseline="02.04", size=60, old_names=True)
+    metadata = next(product.glob("*.xml"))
+    first = next((product / "GRANULE").iterdir())
+    second = first.with_name(first.name.replace("T31UDQ", "T31UEQ"))
+    shutil.copytree(first, second)
+    for path in second.rglob("*.jp2"):
+        path.rename(path.with_name(path.name.replace("T31UDQ", "T31UEQ")))
+    text = metadata.read_text()
+    granule = text[text.index("<Granule ") : text.index("</Granule>") + len("</Granule>")]
+    metadata.write_text(text.replace(granule, granule + granule.replace("T31UDQ", "T31UEQ")))
+    with pytest.raises(InputError, match="lists several granules; name one folder in GRANULE"):
+        open_scene(product)
+    for chosen in (second, second / "IMG_DATA"):
+        with open_scene(chosen) as scene:
+            assert "T31UEQ" in scene.bands["B02"].file.path
+            assert tuple(scene.bands) == L1C_BANDS
+
+
+def test_bands_beside_a_product_s_granules_are_not_the_product(l1c: Path, tmp_path: Path) -> None:
+    product = _copy(l1c, tmp_path)
+    make_band_folder(product / "mine", size=60, bands=("B02", "B05"))
+    with open_scene(product / "mine") as scene:
+        assert tuple(scene.bands) == ("B02", "B05")
 
 
 @pytest.mark.parametrize("level", ["L1C", "L2A"])

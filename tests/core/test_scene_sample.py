@@ -21,7 +21,9 @@ def test_sample_is_a_level_1c_product() -> None:
         assert {band.offset for band in scene.bands.values()} == {0}
         assert scene.warnings == []
         pixels = scene.read(list(scene.bands))
-    assert all(valid.all() for valid in pixels.valid.values())
+    # A few pixels of the cirrus band are so dark that their DN is 0, which is nodata.
+    assert {name for name, valid in pixels.valid.items() if not valid.all()} == {"B10"}
+    assert pixels.valid["B10"].mean() > 0.999
     assert sum(path.stat().st_size for path in SAMPLES.rglob("*") if path.is_file()) < 5e6
 
 

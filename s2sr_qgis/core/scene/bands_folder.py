@@ -49,7 +49,8 @@ def open_bands_folder(folder: Path, options: SceneOptions) -> Scene:
 def _choose(folder: Path) -> dict[str, Path]:
     """One file for each band: its own resolution first, then the nearest finer one, then what there is."""
     choices: dict[str, dict[int, Path]] = {}
-    for path in sorted(folder.iterdir()):
+    # IMG_DATA of a Level-2A product, taken out of it, has a folder for each resolution.
+    for path in sorted([*folder.iterdir(), *folder.glob("R[126]0m/*")]):
         named = band_of_file(path.name)
         if not named or not path.is_file():
             continue

@@ -118,6 +118,12 @@ def build_scene(facts: Facts, found: dict[str, Found], options: SceneOptions, po
     found = {name: found[name] for name in BANDS if name in found}
     if not found:
         raise InputError(f"{facts.source} holds no Sentinel-2 band.")
+    for name, band in found.items():
+        dtype = band.header.dtypes[band.index - 1]
+        if dtype in ("uint8", "int8") or dtype.startswith("complex"):
+            raise InputError(
+                f"{name} of {band.file.label} has pixels of type {dtype}: a picture, not Sentinel-2's measurements."
+            )
     warnings = list(facts.warnings)
     level = facts.level
     if options.processing_level:

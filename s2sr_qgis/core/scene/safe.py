@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -136,13 +137,10 @@ def find_safe(path: Path) -> tuple[FolderTree | ZipTree, str] | None:
         if path.suffix.lower() not in (".xml", ".safe", ".jp2"):
             return None
     start = path.absolute()
-    for root in (start, *start.parents) if start.is_dir() else start.parents:
+    for root in _roots(start):
         metadata = _metadata_in(root)
         if metadata:
-            inside = start.relative_to(root)
-            if not inside.parts or len(inside.parts) == 1 or inside.parts[0].upper() in _INSIDE:
-                return FolderTree(root, metadata), inside.as_posix()
-            return None
+            return FolderTree(root, metadata), start.relative_to(root).as_posix()
     if not start.is_dir():
         return None
     below = [child for child in sorted(start.iterdir()) if child.is_dir() and _metadata_in(child)]
@@ -152,6 +150,13 @@ def find_safe(path: Path) -> tuple[FolderTree | ZipTree, str] | None:
             f"{path} holds several products ({', '.join(child.name for child in below)}); name one of them."
         )
     return find_safe(below[0]) if below else None
+
+
+def _roots(start: Path) -> Iterator[Path]:
+    yield start if start.is_dir() else start.parent
+    for path in (start, *start.parents):
+        if path.name.upper() in _INSIDE:
+            yield path.parent
 
 
 def _metadata_in(folder: Path) -> str | None:
