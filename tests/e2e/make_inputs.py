@@ -1,0 +1,19 @@
+"""Writes what the tests of qgis_process work on. Run with the worker's Python: `make_inputs.py FOLDER`."""
+
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS.parent), str(TESTS), str(TESTS / "core")]
+
+from products import make_safe, make_stack  # noqa: E402
+from tiny_model import scene_numbers, tiny_model, write_scene  # noqa: E402
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    make_safe(folder, "L2A", size=240).rename(folder / "small.SAFE")
+    tiny_model(folder / "model_20m", "20m")
+    tiny_model(folder / "model_60m", "60m")
+    tiny_model(folder / "model_l1c", "20m", levels=("L1C",))
+    write_scene(folder / "large", scene_numbers(1800))
+    make_stack(folder / "stack.tif", size=240)
