@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import threading
 import warnings
@@ -28,7 +29,6 @@ _REMOTE: dict[str, Any] = {
     "GDAL_HTTP_CONNECTTIMEOUT": "30",
     "GDAL_HTTP_TIMEOUT": "120",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    "AWS_NO_SIGN_REQUEST": "YES",
     # GDAL remembers a refusal by address; without this, a second try would get the first one's answer.
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",
     "VSI_CACHE": "TRUE",
@@ -68,7 +68,11 @@ class Header:
 
 
 def _reading(file: RasterFile) -> Any:
-    return rasterio.Env(**(_REMOTE if file.remote else {}))
+    if not file.remote:
+        return rasterio.Env()
+    # Public buckets are read unsigned; who has credentials set (requester pays, private copies) keeps them.
+    signed = any(os.environ.get(key) for key in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_NO_SIGN_REQUEST"))
+    return rasterio.Env(**_REMOTE, **({} if signed else {"AWS_NO_SIGN_REQUEST": "YES"}))
 
 
 class FilePool:
