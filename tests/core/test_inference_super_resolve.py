@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 import rasterio
+from products import digital_numbers, make_safe, make_stack
 from rasterio.warp import transform_bounds
 from tiny_model import RESOLUTION, SIXTIES, TENS, TWENTIES, scene_numbers, tiny_model, write_scene
 
@@ -261,6 +262,36 @@ def test_little_memory_means_small_tiles(scene, twenty, sixty, tmp_path):
     assert "tiles of 60 pixels" in log.lines[-1][1]
 
 
+@pytest.mark.parametrize(("level", "baseline"), [("L1C", "03.01"), ("L1C", "04.00"), ("L2A", "05.09")])
+def test_product_as_delivered(twenty, sixty, tmp_path, level, baseline):
+    """SAFE: level, offset and what else goes into the file come from its metadata; B10 is left out."""
+    product, offset = make_safe(tmp_path, level, baseline, nodata_corner=60, saturated=12), -1000 * (baseline >= "04")
+    result = run(SuperResolveJob(scene=str(product), output=tmp_path / "out.tif", models=[str(twenty), str(sixty)]))
+    assert result["level"] == level
+    assert result["bands"] == ALL
+    numbers = digital_numbers(240, offset=offset, nodata_corner=60, saturated=12)
+    for band, image in read(tmp_path / "out.tif").items():
+        f = RESOLUTION[band] // 10
+        source = numbers[band].repeat(f, axis=0).repeat(f, axis=1)
+        np.testing.assert_array_equal(image == 0, source == 0)
+        if f == 1:
+            np.testing.assert_array_equal(image, source)
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert dataset.offsets == pytest.approx((offset / 10000,) * 12)
+        assert dataset.tags()["PROCESSING_LEVEL"] == level
+        assert dataset.tags()["ACQUISITION"].startswith("2023-08-15T10:36:31")
+        assert dataset.tags()["PLATFORM"]
+
+
+def test_stack_of_reflectance_comes_out_as_usual_dn(twenty, tmp_path):
+    stack = make_stack(tmp_path / "stack.tif", reflectance=True)
+    sharpen(stack, tmp_path / "out.tif", twenty, offset=None)
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert set(dataset.scales) == {1e-4}
+        assert set(dataset.offsets) == {0}
+    np.testing.assert_array_equal(read(tmp_path / "out.tif")["B03"], digital_numbers(240)["B03"])
+
+
 def test_scene_without_projected_crs(twenty, tmp_path):
     scene = write_scene(tmp_path / "bare", scene_numbers(), crs=None)
     sharpen(scene, tmp_path / "out.tif", twenty, bands=["B05"])
@@ -376,9 +407,11 @@ def test_outputs_that_cannot_be(scene, twenty, tmp_path):
         sharpen(scene, tmp_path, twenty)
     stacked = tmp_path / "scene.tif"
     sharpen(scene, stacked, twenty, bands=["B02"])
-    with pytest.raises(OutputError, match="is the scene itself"):
+    with pytest.raises(OutputError, match="belongs to the scene"):
         sharpen(stacked, stacked, bands=["B02"])
     assert list(read(stacked)) == ["B02"]
+    with pytest.raises(OutputError, match="belongs to the scene"):
+        sharpen(scene, scene / "B05.tif", twenty)
 
 
 def test_a_band_file_that_breaks_off(twenty, tmp_path):

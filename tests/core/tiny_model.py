@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import rasterio
 from onnx import TensorProto, helper, numpy_helper
-from rasterio.transform import from_origin
+from products import CRS, write_band
 
 from s2sr_qgis.core.inference.card import ModelCard, ModelFile, TensorCard, sha256, write_card
 
@@ -97,21 +96,8 @@ def scene_numbers(size: int = 240, offset: int = 0, seed: int = 1) -> dict[str, 
     return numbers
 
 
-def write_scene(folder: Path, numbers: dict[str, np.ndarray], crs: str | None = "EPSG:32633") -> Path:
+def write_scene(folder: Path, numbers: dict[str, np.ndarray], crs: str | None = CRS) -> Path:
     """A folder of single-band GeoTIFFs."""
-    folder.mkdir(parents=True)
     for band, image in numbers.items():
-        spacing = RESOLUTION[band]
-        with rasterio.open(
-            folder / f"{band}.tif",
-            "w",
-            driver="GTiff",
-            height=image.shape[0],
-            width=image.shape[1],
-            count=1,
-            dtype=image.dtype,
-            crs=crs,
-            transform=from_origin(600000, 5400000, spacing, spacing),
-        ) as dataset:
-            dataset.write(image, 1)
+        write_band(folder / f"{band}.tif", image, RESOLUTION[band], crs)
     return folder

@@ -48,8 +48,10 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
     output = job.output.expanduser().absolute()
     check_target(output)
     with open_scene(job.scene, job.scene_options) as scene:
-        if Path(scene.source).absolute() == output:
-            raise OutputError(f"{output} is the scene itself; choose another output.")
+        if output.resolve() in {
+            Path(p).resolve() for p in (scene.source, *(b.file.path for b in scene.bands.values()))
+        }:
+            raise OutputError(f"{output} belongs to the scene; choose another output.")
         for warning in scene.warnings:
             progress.log(warning, "warning")
         area = scene.roi_window(job.roi) if job.roi else scene.grid.window
@@ -144,7 +146,8 @@ class _Sharpening:
         """Read, fill and mirror; wider where pixels are invalid, so that filling does not depend on the tiling."""
         grid, have = self.scene.grid, tile.padded.clipped(self.scene.grid.width, self.scene.grid.height)
         pixels, around = self.scene.read(self.needed, have), have
-        if not all(valid.all() for valid in pixels.valid.values()):
+        masks = pixels.valid.values()
+        if not all(valid.all() for valid in masks) and any(valid.any() for valid in masks):
             around = have.grown(REACH).clipped(grid.width, grid.height)
             pixels = self.scene.read(self.needed, around)
         seen = _Seen({}, {})
