@@ -32,7 +32,7 @@ def run_job(job: dict[str, Any], feedback: QgsProcessingFeedback, python: str = 
         raise QgsProcessingException(events.problem)
     if status or events.outputs is None:
         text = tr("The worker stopped unexpectedly (exit status {}); it may have run out of memory.").format(status)
-        raise QgsProcessingException("\n".join(filter(None, (text, child.errors_tail()))))
+        raise QgsProcessingException("\n".join(filter(None, (text, child.errors_tail))))
     return events.outputs
 
 
@@ -107,4 +107,4 @@ class _Events:
         self.problem = " ".join(filter(None, (event.get("message"), event.get("hint")))) or tr("The worker failed.")
 
     def _cancelled(self, event: dict[str, Any]) -> None:
-        self.problem = tr("Canceled; no output was written.")
+        self.problem = tr("The worker was stopped; no output was written.")

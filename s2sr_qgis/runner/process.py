@@ -22,9 +22,17 @@ from .text import tr
 ASK, TERMINATE, ABANDON = 3.0, 6.0, 12.0
 """Seconds after a cancel: until the child is told to terminate, until it is killed, until it is left alone."""
 
+TAIL = 2000
+"""Bytes of a child's standard error that are kept."""
+
 
 class Child:
-    """A process in its own group: lines of its standard output in a queue, standard error in a temporary file."""
+    """A process in its own group: lines of its standard output in a queue, standard error in a temporary file.
+
+    ``errors_tail``: the end of what it wrote to standard error, once it has been followed.
+    """
+
+    errors_tail = ""
 
     def __init__(self, command: list[str], merge_errors: bool = False) -> None:
         # Its own session: Ctrl-C in the terminal of qgis_process reaches QGIS alone, and the group can be killed whole.
@@ -71,15 +79,18 @@ class Child:
             if self.process.poll() is None:
                 self.kill()
             self.send_end()
+            self._errors.seek(0)
+            self.errors_tail = self._errors.read()[-TAIL:].decode("utf-8", errors="replace").strip()
+            self._errors.close()
         if feedback.isCanceled():
-            raise QgsProcessingException(tr("Canceled; no output was written."))
+            raise QgsProcessingException(tr("Canceled."))
         return self.process.wait()
 
     def _follow(
         self, feedback: QgsProcessingFeedback, on_line: Callable[[str], None], on_cancel: Callable[[], None]
     ) -> None:
         canceled_at = ended_at = None
-        terminated = killed = False
+        terminated = killed = closed = False
         while True:
             QCoreApplication.processEvents()  # qgis_process serves Ctrl-C only here
             now = time.monotonic()
@@ -95,25 +106,19 @@ class Child:
                 elif now - canceled_at > ASK and not terminated:
                     terminated = True
                     self.process.terminate()
+            if self.process.poll() is not None:
+                ended_at = ended_at or now
+                # A grandchild may hold the pipe open for ever: the end of the process is an end too.
+                if closed or (self._lines.empty() and now - ended_at > 2):
+                    return
             try:
                 line = self._lines.get(timeout=0.1)
             except queue.Empty:
-                # A grandchild may hold the pipe open for ever: the end of the process is an end too.
-                if self.process.poll() is not None:
-                    ended_at = ended_at or now
-                    if now - ended_at > 2:
-                        return
                 continue
             if line is None:
-                self._await_end(canceled_at)
-                return
-            on_line(line)
-
-    def _await_end(self, canceled_at: float | None) -> None:
-        try:
-            self.process.wait(timeout=TERMINATE if canceled_at is not None else 60)
-        except subprocess.TimeoutExpired:
-            self.kill()
+                closed = True
+            else:
+                on_line(line)
 
     def send_end(self) -> None:
         """Close the child's standard input, which tells a worker that its parent is gone."""
@@ -137,8 +142,3 @@ class Child:
             self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             return
-
-    def errors_tail(self, size: int = 2000) -> str:
-        """The last characters of what the child wrote to standard error."""
-        self._errors.seek(0)
-        return self._errors.read()[-size:].decode("utf-8", errors="replace").strip()
