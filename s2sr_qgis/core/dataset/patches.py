@@ -81,13 +81,17 @@ class PatchWriter:
             "blockysize": size,  # one strip a patch: any patch is one read
             "bigtiff": "if_safer",
         }
-        patches = np.memmap(self._raw(split, tensor.name), np.float32, "r", shape=(count, bands, size, size))
-        with rasterio.open(self.folder / patch_file(split, tensor.name), "w", **profile) as file:
+        raw = self._raw(split, tensor.name)
+        with (
+            raw.open("rb") as source,
+            rasterio.open(self.folder / patch_file(split, tensor.name), "w", **profile) as file,
+        ):
             for first in range(0, count, _AT_ONCE):
                 progress.check()
-                some = patches[first : first + _AT_ONCE].transpose(1, 0, 2, 3)
-                rows = some.shape[1] * size
-                file.write(some.reshape(bands, rows, size), window=RasterWindow(0, first * size, size, rows))
+                some = np.fromfile(source, np.float32, _AT_ONCE * bands * size * size).reshape(-1, bands, size, size)
+                rows = len(some) * size
+                stacked = some.transpose(1, 0, 2, 3).reshape(bands, rows, size)
+                file.write(stacked, window=RasterWindow(0, first * size, size, rows))
             file.descriptions = tensor.bands
 
 

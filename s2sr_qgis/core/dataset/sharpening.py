@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
@@ -37,6 +38,9 @@ PATCH_SIZE = {"20m": 32, "60m": 96}
 
 READ_SIDE = 1536
 """Largest side of a read, in 10 m pixels, where a single patch is not larger."""
+
+CACHE = 256 * 2**20
+"""Bytes that GDAL may keep of what it has read; its own bound is a share of the machine's memory."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def create_sharpening_dataset(job: CreateSharpeningDatasetJob, progress: Progres
             f"is {sum(proportions):g}."
         )
     output = job.output.expanduser().absolute()
-    with atomic(output, folder=True) as folder:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), atomic(output, folder=True) as folder:
         scenes = [open_scene(source, job.scene_options) for source in job.scenes]
         try:
             card = _fill(job, recipe, scenes, folder, progress)

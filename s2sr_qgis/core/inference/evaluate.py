@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 
 from ..errors import InputError
@@ -39,6 +40,9 @@ DN = 1e4
 BLOCK = 1920
 """Side of a block in 10 m pixels: bounds the memory, does not change the figures."""
 
+CACHE = 256 * 2**20
+"""Bytes that GDAL may keep of what it has read; its own bound is a share of the machine's memory."""
+
 SPLINE_REACH = 12
 """Coarse pixels that bicubic interpolation depends on, beyond 1e-6 of their values."""
 
@@ -56,7 +60,7 @@ def evaluate(job: EvaluateJob, progress: Progress) -> dict[str, Any]:
         check_target(job.json_file.expanduser().absolute())
     folder = find_model(job.model)
     card = read_card(folder)
-    with open_scene(job.scene, job.scene_options) as scene:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), open_scene(job.scene, job.scene_options) as scene:
         for warning in scene.warnings:
             progress.log(warning, "warning")
         check_bands(card, scene.bands)

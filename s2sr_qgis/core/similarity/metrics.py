@@ -167,10 +167,13 @@ class QualitySums:
         x, y, valid = _prepare(reference, image, mask)
         if min(x.shape[1:]) < UIQ_WINDOW:
             raise InputError(f"UIQ needs images of at least {UIQ_WINDOW} x {UIQ_WINDOW} pixels; these have {_size(x)}.")
-        counts = _window_means(valid.astype(np.float64)) == 1.0
-        quality = np.where(counts, _window_quality(x, y), 0.0)
-        self.count = self.count + counts.sum(axis=(1, 2), dtype=np.float64)
-        self.quality = self.quality + quality.sum(axis=(1, 2))
+        count, quality = np.zeros(len(x)), np.zeros(len(x))
+        for band in range(len(x)):  # one at a time: the windows' means are many times the image
+            counts = _window_means(valid[band].astype(np.float64)) == 1.0
+            count[band] = counts.sum()
+            quality[band] = _window_quality(x[band], y[band])[counts].sum()
+        self.count = self.count + count
+        self.quality = self.quality + quality
         return self
 
     def uiq(self) -> Score:
@@ -193,12 +196,12 @@ def _window_quality(x: Float, y: Float) -> Float:
 
 
 def _window_means(values: Float) -> Float:
-    """Means of every 8 x 8 window inside the image, (bands, H - 7, W - 7)."""
+    """Means of every 8 x 8 window inside a band, (H - 7, W - 7)."""
     weights = np.full(UIQ_WINDOW, 1.0 / UIQ_WINDOW)
-    for axis in (1, 2):
+    for axis in (0, 1):
         values = correlate1d(values, weights, axis=axis, mode="nearest")
     first, last = UIQ_WINDOW // 2, UIQ_WINDOW - UIQ_WINDOW // 2 - 1
-    return values[:, first : values.shape[1] - last, first : values.shape[2] - last]
+    return values[first : values.shape[0] - last, first : values.shape[1] - last]
 
 
 def _prepare(reference: Array, image: Array, mask: Mask | None) -> tuple[Float, Float, Mask]:
