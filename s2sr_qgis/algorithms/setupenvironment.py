@@ -21,7 +21,7 @@ class SetUpEnvironment(S2SRAlgorithm):
     GROUP = "Environment"
     SUMMARY = "Creates the Python environment that the other algorithms run in."
     HELP = (
-        "Downloads the packages that super-resolution needs (about 150 MB; with training about 700 MB) into an "
+        "Downloads the packages that super-resolution needs (about 200 MB; with training about 500 MB) into an "
         "environment in your own data folder. QGIS and its Python are not touched. Run it once, and again after an "
         "update of the plugin if it says that the environment is out of date.\n\n"
         "It uses uv if that is installed, otherwise a Python from 3.10 to 3.13 found on this machine. All packages are "
