@@ -31,7 +31,10 @@ def run_job(job: dict[str, Any], feedback: QgsProcessingFeedback, python: str = 
     if events.problem:
         raise QgsProcessingException(events.problem)
     if status or events.outputs is None:
-        text = tr("The worker stopped unexpectedly (exit status {}); it may have run out of memory.").format(status)
+        if status == 1:
+            text = tr("The worker failed unexpectedly; this is a fault of s2sr, please report it with the text below.")
+        else:
+            text = tr("The worker stopped unexpectedly (exit status {}); it may have run out of memory.").format(status)
         raise QgsProcessingException("\n".join(filter(None, (text, child.errors_tail))))
     return events.outputs
 

@@ -40,7 +40,8 @@ def result(model: QgsProcessingModelAlgorithm, step: QgsProcessingModelChildAlgo
 
 def empty() -> QgsProcessingModelAlgorithm:
     model = QgsProcessingModelAlgorithm("chain", "tests")
-    model.addModelParameter(QgsProcessingParameterFile("scene", "scene"), QgsProcessingModelParameter("scene"))
+    folder = QgsProcessingParameterFile("scene", "scene", QgsProcessingParameterFile.Behavior.Folder)
+    model.addModelParameter(folder, QgsProcessingModelParameter("scene"))
     return model
 
 

@@ -39,6 +39,8 @@ def main():
             open(os.path.join(folder, "." + stem + "-0123abcd.part" + suffix), "w").close()
         print("native code says goodbye", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGSEGV)
+    elif does == "bug":
+        raise RuntimeError("a bug")
     elif does == "no result":
         sys.exit(0)
     elif does == "obedient":

@@ -53,6 +53,12 @@ def test_a_crash_shows_what_went_before_and_leaves_no_file(qgis_app, worker, fee
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_bug_is_to_be_reported(qgis_app, worker, feedback) -> None:
+    worker.behave("bug")
+    with pytest.raises(QgsProcessingException, match=r"please report it(?s:.*)RuntimeError: a bug"):
+        run_job({}, feedback)
+
+
 def test_a_worker_without_result_is_an_error(qgis_app, worker, feedback) -> None:
     worker.behave("no result")
     with pytest.raises(QgsProcessingException, match="exit status 0"):
