@@ -73,6 +73,7 @@ def test_a_scene_comes_out_whole(scene, twenty, sixty, tmp_path):
     result = sharpen(scene, tmp_path / "out.tif", twenty, sixty, progress=log, tile_size=96)
     assert result == {
         "output": str(tmp_path / "out.tif"),
+        "scene": scene.name,
         "width": 240,
         "height": 240,
         "bands": ALL,

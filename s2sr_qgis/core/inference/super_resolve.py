@@ -41,8 +41,9 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
 
     The file covers the scene's 10 m grid, or the region of interest; uint16 in the DN convention of the input, nodata
     0, or float32 reflectance, nodata NaN. A pixel is nodata exactly where its own band's source pixel is. Returns
-    ``output``, ``width``, ``height``, ``bands``, ``models``, ``level``, ``device`` and, after consistency passes,
-    ``residual``: the RMSE in reflectance between each original band and the degraded result, before and after.
+    ``output``, ``scene`` (its name), ``width``, ``height``, ``bands``, ``models``, ``level``, ``device`` and, after
+    consistency passes, ``residual``: the RMSE in reflectance between each original band and the degraded result, before
+    and after.
     Raises `InputError`, `ModelError`, `OutputError`, `MissingPackageError`, `Cancelled`.
     """
     output = job.output.expanduser().absolute()
@@ -100,6 +101,7 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
     progress.artifact("output", str(output))
     result: dict[str, Any] = {
         "output": str(output),
+        "scene": scene.name,
         "width": area.width,
         "height": area.height,
         "bands": bands,
