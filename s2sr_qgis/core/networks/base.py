@@ -54,6 +54,10 @@ class OwnModelBase(abc.ABC):
         self.model = self.create_network()
 
     @abc.abstractmethod
+    def create_network(self) -> keras.Model:
+        """The Keras model of inputs, normalisation and outputs."""
+
+    @abc.abstractmethod
     def get_outputs(self, normalized_inputs: dict[str, Any]) -> dict[str, Any]:
         """The network: outputs by name, from normalised inputs by name."""
 
@@ -81,7 +85,7 @@ class ModelBase(_Contract):  # type: ignore[misc,valid-type]
     def mflop_per_pixel(self) -> float:
         """Million floating-point operations (two a multiplication) of the convolutions per 10 m pixel."""
         kernels = [layer.kernel.shape for layer in self.model.layers if isinstance(layer, keras.layers.Conv2D)]
-        return sum(2 * math.prod(shape) for shape in kernels) / self.coarseness**2 / 1e6
+        return float(sum(2 * math.prod(shape) for shape in kernels)) / self.coarseness**2 / 1e6
 
     def get_inputs(self) -> dict[str, Any]:
         """Keras inputs by name, with free height and width."""

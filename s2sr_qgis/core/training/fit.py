@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import Cancelled, TrainingError
 from ..progress import Progress
+from .batches import OUTPUT
 
 if TYPE_CHECKING:
     from ..jobs import TrainJob
@@ -155,9 +156,7 @@ def compile_model(model: keras.Model, job: TrainJob) -> None:
     else:
         optimizer = keras.optimizers.Nadam(**common)
     loss = keras.losses.MeanAbsoluteError() if job.loss == "l1" else keras.losses.MeanSquaredError()
-    model.compile(
-        optimizer, loss={"sharpened": loss}, metrics={"sharpened": [keras.metrics.RootMeanSquaredError("rmse")]}
-    )
+    model.compile(optimizer, loss={OUTPUT: loss}, metrics={OUTPUT: [keras.metrics.RootMeanSquaredError("rmse")]})
 
 
 def fit(

@@ -65,7 +65,8 @@ def strip(low: NDArray[np.float32], output: NDArray[np.float32], target: NDArray
     span = np.maximum(last - first, 1.0)
     error = np.abs(images[1] - images[2]) / (0.1 * span)
     shown = [(image - first) / span for image in images]
-    return np.clip(np.concatenate([*shown, error], axis=1), 0, 1).astype(np.float32)
+    picture: NDArray[np.float32] = np.clip(np.concatenate([*shown, error], axis=1), 0, 1).astype(np.float32)
+    return picture
 
 
 def _image(picture: NDArray[np.float32]) -> Any:

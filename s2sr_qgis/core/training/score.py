@@ -23,8 +23,8 @@ def score(predict: Any, sets: list[dict[str, Any]], low: str, bands: list[str], 
         bands: names of the target's bands.
 
     Returns:
-        ``l1`` and ``l2`` (mean absolute and mean squared error over all pixels and bands, DN and DN²), ``rmse`` per band
-        and ``rmse_mean``, their mean; the same for ``bicubic``; ``patches``.
+        ``l1`` and ``l2`` (mean absolute and mean squared error over all pixels and bands, DN and DN²), ``rmse``
+        per band and ``rmse_mean``, their mean; the same for ``bicubic``; ``patches``.
     """
     model, bicubic, patches = _Sums(len(bands)), _Sums(len(bands)), 0
     for arrays in sets:
