@@ -27,7 +27,7 @@ from ..runner.text import tr
 from .checks import filled
 
 HELP_URL = "https://github.com/s2sr/s2sr#readme"
-SCENE_FILES = "Sentinel-2 (MTD_MSIL*.xml *.zip *.tif *.tiff *.json)"
+SCENE_FILES = "Sentinel-2 (*MTD_*.xml *.zip *.tif *.tiff *.json)"
 SCENE_HELP = (
     "A Sentinel-2 product of level 1C or 2A: the SAFE folder or the MTD_MSIL*.xml inside it, the product's zip, a "
     "folder of single-band files (B02.tif ...), a GeoTIFF whose band descriptions name the bands, or a STAC item "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from qgis.core import (
     QgsContrastEnhancement,
     QgsMultiBandColorRenderer,
@@ -16,7 +18,8 @@ SAMPLE = 250_000
 """Pixels that the stretch is estimated from."""
 # Band triples by preference: true colour, then what a subset of bands may still have.
 _TRIPLES = (("B04", "B03", "B02"), ("B12", "B8A", "B05"), ("B12", "B11", "B8A"), ("B07", "B06", "B05"))
-_kept: list[TrueColour] = []
+# QGIS does not keep Python post-processors alive (qgis/QGIS#47533); so many may wait for their layer at once.
+_kept: deque[TrueColour] = deque(maxlen=500)
 
 
 class TrueColour(QgsProcessingLayerPostProcessorInterface):
@@ -25,8 +28,6 @@ class TrueColour(QgsProcessingLayerPostProcessorInterface):
     def postProcessLayer(self, layer, context, feedback) -> None:
         if isinstance(layer, QgsRasterLayer) and layer.isValid():
             style(layer)
-        if self in _kept:
-            _kept.remove(self)
 
 
 def style(layer: QgsRasterLayer) -> None:
@@ -59,6 +60,5 @@ def style_when_loaded(algorithm: str, output: str, path: str, scene: str, contex
     if scene:
         details.name = f"{scene} 10 m"
     if not RenderingStyles.getStyle(algorithm, output):
-        # QGIS does not keep the Python object alive (qgis/QGIS#47533).
         _kept.append(TrueColour())
         details.setPostProcessor(_kept[-1])
