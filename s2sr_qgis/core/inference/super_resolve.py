@@ -32,7 +32,7 @@ from .selection import Choice, choose
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-BASE_MEMORY = 300
+BASE_MEMORY = 200
 """MB that the process holds before the first tile: interpreter, libraries, model."""
 
 
@@ -238,10 +238,10 @@ def _network_bytes(card: ModelCard) -> float:
     """Rough bytes per 10 m pixel of a convolutional network at work, from its operations and its parameters.
 
     Operations per parameter tell how many of the 10 m pixels its trunk works on, the parameters its width (taking ten
-    3 × 3 layers); six feature maps are alive at once.
+    3 × 3 layers); a dozen feature maps' worth of memory is held, as measured on CoarseNet.
     """
     density = card.mflop_per_pixel * 1e6 / (2 * max(card.parameters, 1))
-    return density * math.sqrt(card.parameters / 90) * 4 * 6
+    return density * math.sqrt(card.parameters / 90) * 4 * 12
 
 
 def _block(size: int) -> int:
