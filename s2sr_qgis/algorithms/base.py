@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qgis.core import (
+    NULL,
     QgsCoordinateReferenceSystem,
     QgsProcessingAlgorithm,
     QgsProcessingContext,
@@ -169,7 +170,7 @@ class S2SRAlgorithm(QgsProcessingAlgorithm):
 
     def number(self, parameters: dict[str, Any], name: str, context: QgsProcessingContext) -> float | int | None:
         """A number, or None where the user left it empty."""
-        if parameters.get(name) in (None, "") and self.parameterDefinition(name).defaultValue() is None:
+        if parameters.get(name) in (None, NULL, "") and self.parameterDefinition(name).defaultValue() is None:
             return None
         if self.parameterDefinition(name).dataType() == QgsProcessingParameterNumber.Type.Integer:
             return self.parameterAsInt(parameters, name, context)
@@ -177,6 +178,8 @@ class S2SRAlgorithm(QgsProcessingAlgorithm):
 
     def text(self, parameters: dict[str, Any], name: str, context: QgsProcessingContext) -> str | None:
         """A text, path or enum word, or None where the user left it empty."""
+        if name in parameters and parameters[name] in (None, NULL):  # NULL: an empty cell of a batch, "0" as a string
+            return None
         read = self.parameterAsString
         if isinstance(self.parameterDefinition(name), QgsProcessingParameterEnum):
             read = self.parameterAsEnumString
@@ -184,6 +187,8 @@ class S2SRAlgorithm(QgsProcessingAlgorithm):
 
     def words(self, parameters: dict[str, Any], name: str, context: QgsProcessingContext) -> list[str]:
         """The chosen words of a multiple enum; QGIS gives [""] for none."""
+        if parameters.get(name) in (None, NULL):
+            return []
         return [word for word in self.parameterAsEnumStrings(parameters, name, context) if word]
 
     def roi(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str | None:
@@ -192,7 +197,7 @@ class S2SRAlgorithm(QgsProcessingAlgorithm):
         if crs.isValid() and not crs.authid().startswith("EPSG:"):
             crs = QgsCoordinateReferenceSystem("EPSG:4326")
         extent = self.parameterAsExtent(parameters, "EXTENT", context, crs)
-        if parameters.get("EXTENT") in (None, "") or extent.isNull():
+        if parameters.get("EXTENT") in (None, NULL, "") or extent.isNull():
             return None
         sides = (extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum())
         return ",".join(map(repr, sides)) + (f" [{crs.authid()}]" if crs.isValid() else "")
