@@ -64,17 +64,29 @@ def create_environment(
 
 def find_base_python() -> str:
     """A real Python on this machine to build upon; empty where there is none. Never the one inside a QGIS bundle."""
-    places = [] if sys.platform == "win32" else ["/usr/bin", "/opt/homebrew/bin", "/usr/local/bin"]
-    search = os.pathsep.join([*places, os.environ.get("PATH", "")])
     bundle = os.path.realpath(QgsApplication.prefixPath() or os.curdir)
-    for name in _NAMES:
-        found = shutil.which(name, path=search)
+    for found in _candidates():
         # On Linux, QGIS's prefix is /usr and its Python the system's own, from which an environment may be made.
-        if not found or (sys.platform != "linux" and _inside_qgis(os.path.realpath(found), bundle)):
+        if sys.platform != "linux" and _inside_qgis(os.path.realpath(found), bundle):
             continue
         if _version(found) is not None:
             return found
     return ""
+
+
+def _candidates() -> list[str]:
+    """Where a Python may be, best first."""
+    if sys.platform == "win32":
+        roots = [
+            Path(os.environ.get("LOCALAPPDATA", "")) / "Programs" / "Python",
+            Path(os.environ.get("PROGRAMFILES", "")),
+        ]
+        installed = [str(path) for root in roots for path in sorted(root.glob("Python3*/python.exe"), reverse=True)]
+        search = os.environ.get("PATH", "")
+    else:
+        installed = []
+        search = os.pathsep.join(["/usr/bin", "/opt/homebrew/bin", "/usr/local/bin", os.environ.get("PATH", "")])
+    return [*installed, *filter(None, (shutil.which(name, path=search) for name in _NAMES))]
 
 
 def _inside_qgis(path: str, bundle: str) -> bool:
