@@ -224,9 +224,9 @@ def _tile_size(job: SuperResolveJob, work: _Sharpening) -> int:
         return math.ceil(job.tile_size / unit) * unit
     size = math.ceil(TILE / unit) * unit
     if job.memory:
-        # Two tiles at once (one is read ahead), float32, besides what the largest network holds.
+        # Two tiles at once (one is read ahead), float32, besides what each network keeps.
         pixel = 8.0 * len(work.needed) + 12 * len(work.bands)
-        pixel += max((_network_bytes(model.card) for model, _ in work.models), default=0)
+        pixel += sum(_network_bytes(model.card) for model, _ in work.models)
         free = max(job.memory * 0.75 - BASE_MEMORY, 1) * 2**20
         size = max(
             min(size, (int(math.sqrt(free / pixel)) - 2 * work.halo) // unit * unit), math.ceil(60 / unit) * unit
