@@ -9,6 +9,8 @@ sys.path[:0] = [str(TESTS.parent), str(TESTS), str(TESTS / "core")]
 from products import make_safe, make_stack  # noqa: E402
 from tiny_model import scene_numbers, tiny_model, write_scene  # noqa: E402
 
+from s2sr_qgis.core.jobs import CreateSharpeningDatasetJob, SceneOptions, run  # noqa: E402
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     make_safe(folder, "L2A", size=240).rename(folder / "small.SAFE")
@@ -16,4 +18,7 @@ if __name__ == "__main__":
     tiny_model(folder / "model_60m", "60m")
     tiny_model(folder / "model_l1c", "20m", levels=("L1C",))
     write_scene(folder / "large", scene_numbers(1800))
+    options = SceneOptions(processing_level="L2A")
+    scenes = [str(folder / "large")]
+    run(CreateSharpeningDatasetJob(scenes=scenes, output=folder / "dataset", block_size=2, scene_options=options))
     make_stack(folder / "stack.tif", size=240)

@@ -131,6 +131,25 @@ def test_without_an_environment_the_ways_to_one_are_named(qgis_process, inputs, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_training_without_tensorflow_says_what_to_do(qgis_process, inputs, tmp_path, monkeypatch) -> None:
+    """The worker's Python, with a TensorFlow that cannot be imported before the real one."""
+    for name in ("tensorflow", "keras"):
+        (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('No module named {name}', name='{name}')")
+    python = tmp_path / "python"
+    real = qgis_process.environment["S2SR_PYTHON"]
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}" exec "{real}" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setitem(qgis_process.environment, "S2SR_PYTHON", str(python))
+    (tmp_path / "out").mkdir()
+    outputs = {"RUN": str(tmp_path / "out" / "run"), "MODEL": str(tmp_path / "out" / "model")}
+    status, _, err = qgis_process.run("s2sr:trainmodel", {"DATASET": str(inputs / "dataset"), "EPOCHS": 1, **outputs})
+    assert status != 0
+    assert "tensorflow" in err.lower() or "keras" in err
+    assert "Traceback" not in err
+    assert "nvironment" in err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_cancel_leaves_no_file_and_no_process(qgis_process, inputs, tmp_path, number: int) -> None:
     process = qgis_process.start(
