@@ -33,13 +33,14 @@ class SuperResolve(S2SRAlgorithm):
         self.add_scene()
         self.add_extent()
         self.add_enum(self.BANDS, "Bands to write (none: all)", BANDS, None,
-                      "Bands of the result, in this order; none chosen: all that the scene and the models give.",
+                      "Bands of the result, in this order; none chosen: all that the scene and the models give. On a "
+                      "command line: BANDS=B05,B8A.",
                       multiple=True)  # fmt: skip
         self.add_enum(self.MODELS, "Bundled models (none: what fits the scene)", bundled_models(), None,
                       "Models that come with the plugin, at most one each for the 20 m and the 60 m bands; none "
                       "chosen, and no folder below: those that fit the scene.", multiple=True)  # fmt: skip
         self.add_folder(self.MODEL_FOLDER, "Model folder",
-                        "A model of your own, as 'Train a model' writes it: a folder with card.yaml and model.onnx. "
+                        "A model of your own, as 'Train a sharpening model' writes it: a folder with card.yaml and model.onnx. "
                         "Choose a bundled model too if it shall sharpen the bands that this one does not give.",
                         optional=True)  # fmt: skip
         self.add_folder(self.SECOND_MODEL_FOLDER, "Second model folder",
