@@ -44,6 +44,7 @@ class CreateSharpeningDatasetJob(_Job):
     patch_size: int | None = Field(None, ge=6, description="Patch side on the target grid; 32 (20m), 96 (60m).")
     step: int | None = Field(None, ge=1, description="Distance between patches on the target grid; the patch size.")
     scales: int = Field(1, ge=1, le=4, description="1: native scale only; 2: also the scene reduced by 2; and so on.")
+    clouds: int = Field(0, ge=0, le=8, description="Copies of each scene under simulated clouds.")
     sigma: float | None = Field(None, gt=0, description="Gaussian blur in fine pixels; None: 1/factor (DSen2).")
     sensor_mtf: bool = Field(False, description="Blur with each band's own MTF instead of one sigma.")
     train: float = Field(0.8, ge=0, le=1, description="Share of the patches for training.")

@@ -64,7 +64,8 @@ class DatasetCard(_Part):
 
     ``factor``: how much coarser the pairs are than a scene of full resolution. ``sigma``: Gaussian blur of each band
     before the reduction, in pixels of the finer grid. ``scaling``: stored value times this is reflectance.
-    ``scales``: 2 means that pairs of the scene reduced by 2 are there too, and so on.
+    ``scales``: 2 means that pairs of the scene reduced by 2 are there too, and so on. ``clouds``: how often each scene
+    is there once more, under simulated clouds.
     """
 
     task: Literal["20m", "60m"]
@@ -74,6 +75,7 @@ class DatasetCard(_Part):
     patch_size: int
     step: int
     scales: int
+    clouds: int = 0
     sigma: dict[str, float]
     sensor_mtf: bool = False
     scaling: float = 1e-4

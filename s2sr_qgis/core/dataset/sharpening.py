@@ -26,6 +26,7 @@ from ..raster.grid import Window
 from ..raster.writer import atomic
 from ..scene import Scene, open_scene
 from .card import FACTOR, SPLITS, TARGET, DatasetCard, PatchCard, SourceCard, Split, layout, read_dataset, write_card
+from .clouds import add_clouds
 from .mtf import blur_sigmas
 from .patches import PatchWriter, write_preview
 from .splits import Bounds, Partition, Region, plan_splits
@@ -148,6 +149,9 @@ def _fill(
                 done = (number + level / job.scales) / len(scenes)
                 span = 90 / (len(scenes) * job.scales)
                 _cut(scene, area, partition, recipe, 2**level, writer, progress, (90 * done, span))
+                for copy in range(job.clouds):
+                    sky = (job.seed, number, level, copy)
+                    _cut(scene, area, partition, recipe, 2**level, writer, progress, (90 * done + span, 0), sky)
             gained = {split: writer.counts[split] - before[split] for split in SPLITS}
             sources.append(_source(scene, job.licence, gained))
             scene.close()
@@ -172,6 +176,7 @@ def _fill(
         patch_size=recipe.size,
         step=recipe.step,
         scales=job.scales,
+        clouds=job.clouds,
         sigma=recipe.sigmas,
         sensor_mtf=job.sensor_mtf,
         split=plan.method,
@@ -215,19 +220,20 @@ def _cut(
     writer: PatchWriter,
     progress: Progress,
     part: tuple[float, float],
+    sky: tuple[int, ...] | None = None,
 ) -> None:
-    """Cut the pairs of one scene reduced by ``scale`` and log what became of them."""
+    """Cut the pairs of one scene reduced by ``scale`` and log what became of them; ``sky``: seed of clouds over it."""
     kept = damaged = 0
     for done, tile in _tiles(scene, area, partition, recipe, scale):
         progress.check()
         progress.progress(part[0] + part[1] * done, f"Cutting patches from {scene.name}")
-        for split, pair in _pairs(scene, area, recipe, scale, tile):
+        for split, pair in _pairs(scene, area, recipe, scale, tile, sky):
             if pair is None:
                 damaged += 1
             else:
                 writer.add(split, pair)
                 kept += 1
-    at = f" at {scale} times coarser" if scale > 1 else ""
+    at = (f" at {scale} times coarser" if scale > 1 else "") + (" under simulated clouds" if sky else "")
     progress.log(f"{scene.name}{at}: {kept} patches, {damaged} left out for nodata or saturated pixels.")
 
 
@@ -264,20 +270,26 @@ def _ground(scene: Scene, area: Window, recipe: _Recipe, unit: int, row: int, co
 
 
 def _pairs(
-    scene: Scene, area: Window, recipe: _Recipe, scale: int, tile: _Tile
+    scene: Scene, area: Window, recipe: _Recipe, scale: int, tile: _Tile, sky: tuple[int, ...] | None
 ) -> Iterator[tuple[Split, dict[str, Float] | None]]:
     """Each patch of a tile: its split, and its tensors in DN without offset, or None where a pixel is unusable."""
     factor, window = recipe.factor, tile.window
     inputs: dict[str, Float] = {}
     bad: dict[str, Mask] = {}
     target = recipe.tensors[-1]
+    fine: dict[str, Float] = {}
     for tensor in recipe.inputs:
-        fine, bad[tensor.name] = _read(scene, area, window, tensor, factor, scale)
+        fine[tensor.name], bad[tensor.name] = _read(scene, area, window, tensor, factor, scale)
+    if sky:
+        rng = np.random.default_rng((*sky, window.row, window.col))
+        add_clouds(fine, recipe.inputs, recipe.inputs[0].resolution * scale, rng)
+    for tensor in recipe.inputs:
+        images = fine[tensor.name]
         inputs[tensor.name] = np.stack(
-            [degrade(image, factor, recipe.sigmas[band]) for band, image in zip(tensor.bands, fine, strict=True)]
+            [degrade(image, factor, recipe.sigmas[band]) for band, image in zip(tensor.bands, images, strict=True)]
         )
         if tensor.bands == target.bands:
-            inputs[TARGET] = fine
+            inputs[TARGET] = images
     for row, column, split in tile.corners:
         y, x = row - window.row, column - window.col
         if any(_support(bad[t.name], y, x, recipe, t).any() for t in recipe.inputs):
