@@ -58,7 +58,8 @@ class DepthToSpace(keras.layers.Layer):
 class BilinearUpsampling(keras.layers.Layer):
     """(n, h, w, c) → (n, h·f, w·f, c), bilinear, half-pixel centres, edges replicated.
 
-    Keras' own `UpSampling2D` cannot be exported with a free height and width.
+    Written as weighted sums of shifted copies: neither `UpSampling2D` nor `ops.image.resize` can be exported with a
+    free height and width.
     """
 
     def __init__(self, factor: int, **kwargs: Any) -> None:
@@ -66,9 +67,21 @@ class BilinearUpsampling(keras.layers.Layer):
         self.factor = factor
 
     def call(self, inputs: Any) -> Any:
-        _, h, w, _ = ops.shape(inputs)
-        return ops.image.resize(
-            inputs, (h * self.factor, w * self.factor), interpolation="bilinear", data_format="channels_last"
+        n, h, w, c = ops.shape(inputs)
+        rows = ops.reshape(self._phases(inputs, 1), (n, h * self.factor, w, c))
+        return ops.reshape(self._phases(rows, 2), (n, h * self.factor, w * self.factor, c))
+
+    def _phases(self, tensor: Any, axis: int) -> Any:
+        """The ``factor`` positions between pixels along an axis, as a new axis behind it."""
+
+        def part(start: int | None, stop: int | None) -> Any:
+            return tensor[(slice(None),) * axis + (slice(start, stop),)]
+
+        before = ops.concatenate([part(None, 1), part(None, -1)], axis=axis)
+        after = ops.concatenate([part(1, None), part(-1, None)], axis=axis)
+        offsets = [(phase + 0.5) / self.factor - 0.5 for phase in range(self.factor)]
+        return ops.stack(
+            [(1 - abs(d)) * tensor + abs(d) * (before if d < 0 else after) for d in offsets], axis=axis + 1
         )
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -89,14 +102,17 @@ class LocalMean(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         # Rows, then columns: 2·(2r + 1) additions a pixel instead of (2r + 1)². Padding by zeros and dividing by the
-        # padded mask is the same in every backend, which "same" pooling is not.
+        # padded mask is the same in every backend, which "same" pooling is not. Each pooling is padded along its own
+        # axis alone, because ONNX Runtime fuses the two and refuses a padding wider than the window.
         size, r = 2 * self.radius + 1, self.radius
         mask = ops.ones_like(inputs[:1, :, :, :1])
 
+        # Each direction is padded right before its pooling: ONNX Runtime would fuse one pad of both into the first.
         def box(tensor: Any) -> Any:
-            padded = ops.pad(tensor, ((0, 0), (r, r), (r, r), (0, 0)))
-            rows = ops.average_pool(padded, (size, 1), strides=1, padding="valid", data_format="channels_last")
-            return ops.average_pool(rows, (1, size), strides=1, padding="valid", data_format="channels_last")
+            rows = ops.pad(tensor, ((0, 0), (r, r), (0, 0), (0, 0)))
+            rows = ops.average_pool(rows, (size, 1), strides=1, padding="valid", data_format="channels_last")
+            columns = ops.pad(rows, ((0, 0), (0, 0), (r, r), (0, 0)))
+            return ops.average_pool(columns, (1, size), strides=1, padding="valid", data_format="channels_last")
 
         return box(inputs) / box(mask)
 

@@ -82,8 +82,10 @@ class Checkpoints(keras.callbacks.Callback):
         self.best_epoch = first_epoch - 1
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        rmse = float((logs or {}).get("val_rmse", (logs or {}).get("rmse", math.inf)))
-        if rmse < self.best:
+        # Without a validation split there is nothing to choose by: the last weights are the best known.
+        validated = "val_rmse" in (logs or {})
+        rmse = float((logs or {})["val_rmse" if validated else "rmse"])
+        if not validated or rmse < self.best:
             self.best, self.best_epoch = rmse, epoch
             self._save_mean()
         elif self.patience and epoch - self.best_epoch >= self.patience:

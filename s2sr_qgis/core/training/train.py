@@ -118,7 +118,9 @@ def _fit(
     held = _arrays(datasets, "valid")
     valid = PlainBatches(held, job.batch_size) if held else None
     if valid is None:
-        progress.log("No validation split: the best weights are chosen by the training error.", "warning")
+        progress.log(
+            "No validation split: the best weights are the last ones, and nothing stops the training early.", "warning"
+        )
     shown = held or batches.sets
     examples: Arrays = {name: np.asarray(array[: job.images]) for name, array in shown[0].items()} if job.images else {}
     progress.log(
