@@ -40,8 +40,9 @@ class SuperResolve(S2SRAlgorithm):
                       "Models that come with the plugin, at most one each for the 20 m and the 60 m bands; none "
                       "chosen, and no folder below: those that fit the scene.", multiple=True)  # fmt: skip
         self.add_folder(self.MODEL_FOLDER, "Model folder",
-                        "A model of your own, as 'Train a sharpening model' writes it: a folder with card.yaml and model.onnx. "
-                        "Choose a bundled model too if it shall sharpen the bands that this one does not give.",
+                        "A model of your own, as 'Train a sharpening model' writes it: a folder with card.yaml and "
+                        "model.onnx. Choose a bundled model too if it shall sharpen the bands that this one does not "
+                        "give.",
                         optional=True)  # fmt: skip
         self.add_folder(self.SECOND_MODEL_FOLDER, "Second model folder",
                         "A second model of your own, for the other task (20 m or 60 m bands).",
