@@ -30,6 +30,7 @@ class CreateSharpeningDataset(S2SRAlgorithm):
     TAGS = "training data,patches,samples,wald"
     SCENES, TASK, PATCH_SIZE, STEP, SCALES = "SCENES", "TASK", "PATCH_SIZE", "STEP", "SCALES"
     SPLIT, VALID, TEST, BLOCK_SIZE = "SPLIT", "VALID", "TEST", "BLOCK_SIZE"
+    CLOUDS = "CLOUDS"
     SIGMA, SENSOR_MTF, LICENCE, SEED, OUTPUT = "SIGMA", "SENSOR_MTF", "LICENCE", "SEED", "OUTPUT"
     COUNTS = (("TRAIN_PATCHES", "n_train"), ("VALID_PATCHES", "n_valid"), ("TEST_PATCHES", "n_test"))
 
@@ -48,6 +49,9 @@ class CreateSharpeningDataset(S2SRAlgorithm):
                         advanced=True)  # fmt: skip
         self.add_number(self.SCALES, "Scales", 1, 1, 4,
                         "1: the scene as it is; 2: also the scene reduced by 2; and so on.", advanced=True)  # fmt: skip
+        self.add_number(self.CLOUDS, "Copies under simulated clouds", 0, 0, 8,
+                        "Also each scene as often under simulated clouds, so that the network meets bright soft edges.",
+                        advanced=True)  # fmt: skip
         self.add_enum(self.SPLIT, "Split", ["auto", "blocks", "scenes"], "auto",
                       "How patches are set apart: by blocks in space with a buffer between, or by scene. auto: by "
                       "scene where there are three or more.", advanced=True)  # fmt: skip
@@ -100,6 +104,7 @@ class CreateSharpeningDataset(S2SRAlgorithm):
                 patch_size=self.number(parameters, self.PATCH_SIZE, context),
                 step=self.number(parameters, self.STEP, context),
                 scales=self.number(parameters, self.SCALES, context),
+                clouds=self.number(parameters, self.CLOUDS, context) or None,
                 sigma=self.number(parameters, self.SIGMA, context),
                 split=self.text(parameters, self.SPLIT, context),
                 block_size=self.number(parameters, self.BLOCK_SIZE, context),

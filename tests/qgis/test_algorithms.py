@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from qgis.core import (
+    NULL,
     QgsApplication,
     QgsProcessingException,
     QgsProcessingParameterDefinition,
@@ -165,6 +166,19 @@ def test_superresolve_leaves_the_rest_to_the_job(provider, worker, scene, tmp_pa
     }  # fmt: skip
 
 
+def test_a_list_may_be_one_text(provider, worker, scene, tmp_path) -> None:
+    run("superresolve", {"INPUT": scene, "OUTPUT": str(tmp_path / "o.tif"), "BANDS": "B12,B04"})
+    assert worker.job()["bands"] == ["B12", "B04"]
+
+
+def test_empty_cells_of_a_batch_are_no_values(provider, worker, scene, tmp_path) -> None:
+    empty = ("EXTENT", "MODEL_FOLDER", "BAND_NAMES")
+    run("superresolve", {"INPUT": scene, "OUTPUT": str(tmp_path / "o.tif"), **dict.fromkeys(empty, NULL)})
+    assert "roi" not in worker.job()
+    assert worker.job()["models"] == worker.job()["bands"] == []
+    assert worker.job()["scene_options"] == {}
+
+
 def test_an_extent_without_epsg_code_becomes_longitude_and_latitude(provider, worker, scene, tmp_path) -> None:
     run("superresolve", {"INPUT": scene, "OUTPUT": str(tmp_path / "o.tif"),
                          "EXTENT": "600000,610000,5700000,5710000 [ESRI:102014]"})  # fmt: skip
@@ -201,15 +215,15 @@ def test_dataset_job(provider, worker, scene, tmp_path) -> None:
     output = str(tmp_path / "dataset")
     results = run("createsharpeningdataset", {
         "SCENES": [scene, scene], "TASK": "60m", "OUTPUT": output, "EXTENT": "0,1,2,3 [EPSG:4326]", "PATCH_SIZE": 48,
-        "STEP": 24, "SCALES": 2, "SPLIT": "blocks", "VALID": 0.2, "TEST": 0.2, "BLOCK_SIZE": 4, "SIGMA": 0.5,
-        "SENSOR_MTF": True, "LICENCE": "CC0", "SEED": 7,
+        "STEP": 24, "SCALES": 2, "CLOUDS": 1, "SPLIT": "blocks", "VALID": 0.2, "TEST": 0.2, "BLOCK_SIZE": 4,
+        "SIGMA": 0.5, "SENSOR_MTF": True, "LICENCE": "CC0", "SEED": 7,
     })  # fmt: skip
     assert results == {"OUTPUT": output, "TRAIN_PATCHES": 80, "VALID_PATCHES": 12, "TEST_PATCHES": 8}
     assert worker.job() == {
         "job": "create_sharpening_dataset", "scenes": [scene, scene], "output": output, "scene_options": {},
         "train": 0.6, "valid": 0.2, "test": 0.2, "sensor_mtf": True, "roi": "0.0,2.0,1.0,3.0 [EPSG:4326]",
-        "task": "60m", "patch_size": 48, "step": 24, "scales": 2, "sigma": 0.5, "split": "blocks", "block_size": 4,
-        "licence": "CC0", "seed": 7,
+        "task": "60m", "patch_size": 48, "step": 24, "scales": 2, "clouds": 1, "sigma": 0.5, "split": "blocks",
+        "block_size": 4, "licence": "CC0", "seed": 7,
     }  # fmt: skip
     assert set(worker.job()) == job_fields("CreateSharpeningDatasetJob")
 
