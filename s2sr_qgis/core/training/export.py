@@ -39,7 +39,7 @@ def export(job: ExportJob, progress: Progress) -> dict[str, Any]:
     """
     run = read_run_card(job.run)
     network = load_network(job.run, run, BEST if job.checkpoint == "best" else LAST)
-    title = f"Sentinel-2 {run.task.replace('m', ' m')} bands to 10 m, {run.network}"
+    title = job.title or f"Sentinel-2 {run.task.replace('m', ' m')} bands to 10 m, {run.network}"
     card = describe(network, run, name=job.name or job.output.name, title=title)
     parity = write_model(
         network, card, job.output, saved_model=job.saved_model, patches=_patches(job.run), progress=progress
