@@ -51,6 +51,7 @@ def main(
 dataset.command("sharpening")(job_command(jobs.CreateSharpeningDatasetJob, {"scenes": "SCENE..."}, _execute))
 app.command("train")(job_command(jobs.TrainJob, {"datasets": "DIR..."}, _execute))
 app.command("export")(job_command(jobs.ExportJob, {"run": "RUN"}, _execute))
+app.command("import-dsen2")(job_command(jobs.ImportDSen2Job, {"weights": "WEIGHTS"}, _execute))
 app.command("super-resolve")(job_command(jobs.SuperResolveJob, {"scene": "SCENE"}, _execute))
 app.command("evaluate")(job_command(jobs.EvaluateJob, {"model": "MODEL", "scene": "SCENE"}, _execute))
 app.command("check")(job_command(jobs.CheckEnvironmentJob, {}, _execute))

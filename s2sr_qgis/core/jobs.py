@@ -6,17 +6,23 @@ not a field here does not exist. Importing this module is cheap: the rooms are i
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from .errors import InputError
+from .errors import InputError, MissingPackageError
 from .progress import Progress
 
 Task = Literal["20m", "60m"]
 Device = Literal["auto", "cpu", "cuda", "directml", "coreml"]
 Precision = Literal["auto", "float32", "float16", "int8"]
+
+TRAINING_PACKAGES = ("tensorflow", "keras", "tf2onnx", "onnx", "h5py", "tensorboard")
+"""What the extra `train` installs; without it datasets, inference and evaluation still work."""
 
 
 class _Job(BaseModel):
@@ -45,6 +51,9 @@ class CreateSharpeningDatasetJob(_Job):
     step: int | None = Field(None, ge=1, description="Distance between patches on the target grid; the patch size.")
     scales: int = Field(1, ge=1, le=4, description="1: native scale only; 2: also the scene reduced by 2; and so on.")
     clouds: int = Field(0, ge=0, le=8, description="Copies of each scene under simulated clouds.")
+    teacher: str | None = Field(
+        None, description="Model whose result on the scenes as they are is a further target (distillation)."
+    )
     sigma: float | None = Field(None, gt=0, description="Gaussian blur in fine pixels; None: 1/factor (DSen2).")
     sensor_mtf: bool = Field(False, description="Blur with each band's own MTF instead of one sigma.")
     train: float = Field(0.8, ge=0, le=1, description="Share of the patches for training.")
@@ -99,6 +108,21 @@ class ExportJob(_Job):
     checkpoint: Literal["best", "last"] = Field("best", description="Which weights: best on validation, or last.")
     saved_model: bool = Field(True, description="Also write the TensorFlow SavedModel (OTBTF contract).")
     name: str | None = Field(None, description="Name in the card; the folder's name.")
+    title: str | None = Field(None, description="One line in the card that says what the model does.")
+
+
+class ImportDSen2Job(_Job):
+    """Make a model folder of published DSen2 or VDSen2 weights (Keras 2, HDF5)."""
+
+    job: Literal["import_dsen2"] = "import_dsen2"
+    weights: Path = Field(description="HDF5 file as in https://github.com/lanha/DSen2, models/*.hdf5.")
+    output: Path = Field(description="Model folder to write.")
+    task: Task | None = Field(None, description="Which bands it sharpens; not given: as the file's shapes say.")
+    processing_level: Literal["L1C", "L2A"] = Field("L1C", description="What the weights were trained on.")
+    licence: str = Field("", description="Licence of the weights, written into the card.")
+    transpose: bool = Field(False, description="The weights were trained on transposed images (UP42's were).")
+    saved_model: bool = Field(False, description="Also write the TensorFlow SavedModel (OTBTF contract).")
+    name: str | None = Field(None, description="Name in the card; the folder's name.")
 
 
 class SuperResolveJob(_Job):
@@ -147,7 +171,13 @@ class CheckEnvironmentJob(_Job):
 
 
 Job = Annotated[
-    CreateSharpeningDatasetJob | TrainJob | ExportJob | SuperResolveJob | EvaluateJob | CheckEnvironmentJob,
+    CreateSharpeningDatasetJob
+    | TrainJob
+    | ExportJob
+    | ImportDSen2Job
+    | SuperResolveJob
+    | EvaluateJob
+    | CheckEnvironmentJob,
     Field(discriminator="job"),
 ]
 _ADAPTER: TypeAdapter[Job] = TypeAdapter(Job)
@@ -179,14 +209,9 @@ def run(job: Job, progress: Progress | None = None) -> dict[str, Any]:
         from .dataset.sharpening import create_sharpening_dataset
 
         return create_sharpening_dataset(job, progress)
-    if isinstance(job, TrainJob):
-        from .training.train import train
-
-        return train(job, progress)
-    if isinstance(job, ExportJob):
-        from .training.export import export
-
-        return export(job, progress)
+    if isinstance(job, TrainJob | ExportJob | ImportDSen2Job):
+        with _training_packages():
+            return _run_training(job, progress)
     if isinstance(job, SuperResolveJob):
         from .inference.super_resolve import super_resolve
 
@@ -198,3 +223,32 @@ def run(job: Job, progress: Progress | None = None) -> dict[str, Any]:
     from .environment import check_environment
 
     return check_environment(progress)
+
+
+def _run_training(job: TrainJob | ExportJob | ImportDSen2Job, progress: Progress) -> dict[str, Any]:
+    if isinstance(job, TrainJob):
+        from .training.train import train
+
+        return train(job, progress)
+    if isinstance(job, ExportJob):
+        from .training.export import export
+
+        return export(job, progress)
+    from .training.published import import_dsen2
+
+    return import_dsen2(job, progress)
+
+
+@contextmanager
+def _training_packages() -> Iterator[None]:
+    """Say in one sentence that the extra `train` is not installed. Raises `MissingPackageError`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in TRAINING_PACKAGES:
+            raise
+        raise MissingPackageError(
+            f"Training and export need the package {name}, which the Python at {sys.executable} lacks; run "
+            "pip install 's2sr[train]' there, or 'Set up the environment' with training in QGIS."
+        ) from error

@@ -19,6 +19,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "create_sharpening_dataset": {"scenes": ["a.SAFE"], "output": "d"},
     "train": {"datasets": ["d"], "output": "run"},
     "export": {"run": "run", "output": "model"},
+    "import_dsen2": {"weights": "a.hdf5", "output": "model"},
     "super_resolve": {"scene": "a.SAFE", "output": "o.tif"},
     "evaluate": {"model": "sharpen_20m", "scene": "a.SAFE"},
     "check_environment": {},
@@ -27,6 +28,7 @@ ROOMS = {
     "create_sharpening_dataset": ("dataset.sharpening", "create_sharpening_dataset"),
     "train": ("training.train", "train"),
     "export": ("training.export", "export"),
+    "import_dsen2": ("training.published", "import_dsen2"),
     "super_resolve": ("inference.super_resolve", "super_resolve"),
     "evaluate": ("inference.evaluate", "evaluate"),
 }

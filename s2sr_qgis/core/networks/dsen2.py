@@ -35,7 +35,7 @@ class DSen2(ModelBase):
         super().__init__(spec, **kwargs)
 
     def normalize_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return {name: keras.layers.Rescaling(SCALING)(tensor) for name, tensor in inputs.items()}
+        return {name: keras.layers.Rescaling(SCALING, dtype="float32")(tensor) for name, tensor in inputs.items()}
 
     def get_outputs(self, normalized_inputs: dict[str, Any]) -> dict[str, Any]:
         def conv(features: int, tensor: Any, **kwargs: Any) -> Any:
@@ -44,7 +44,8 @@ class DSen2(ModelBase):
         stack = [normalized_inputs["input_10m"]]
         for name, factor in (("input_20m", 2), ("input_60m", 6)):
             if name in normalized_inputs:
-                stack.append(BilinearUpsampling(factor)(normalized_inputs[name]))
+                # In float32 under mixed precision too: these bands are part of the result.
+                stack.append(BilinearUpsampling(factor, dtype="float32")(normalized_inputs[name]))
         x = conv(self.features, keras.layers.Concatenate()(stack), activation="relu", name="first")
         for index in range(self.blocks):
             y = conv(self.features, x, activation="relu", name=f"block{index}_a")

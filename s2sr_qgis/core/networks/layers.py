@@ -107,7 +107,6 @@ class LocalMean(keras.layers.Layer):
         size, r = 2 * self.radius + 1, self.radius
         mask = ops.ones_like(inputs[:1, :, :, :1])
 
-        # Each direction is padded right before its pooling: ONNX Runtime would fuse one pad of both into the first.
         def box(tensor: Any) -> Any:
             rows = ops.pad(tensor, ((0, 0), (r, r), (0, 0), (0, 0)))
             rows = ops.average_pool(rows, (size, 1), strides=1, padding="valid", data_format="channels_last")
