@@ -97,5 +97,8 @@ def write_card(card: ModelCard, folder: Path) -> Path:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
