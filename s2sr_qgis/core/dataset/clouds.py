@@ -76,4 +76,5 @@ def fractal(shape: tuple[int, int], slope: float, rng: np.random.Generator) -> F
     amplitude[frequency < max(1 / 400, 1 / max(shape))] = 0
     amplitude[0, 0] = 0
     noise = np.fft.irfft2(amplitude * np.exp(2j * np.pi * rng.random(amplitude.shape)), s=shape)
-    return ((noise - noise.mean()) / max(float(noise.std()), 1e-9)).astype(np.float32)
+    texture: Float = ((noise - noise.mean()) / max(float(noise.std()), 1e-9)).astype(np.float32)
+    return texture

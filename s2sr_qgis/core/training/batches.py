@@ -118,6 +118,11 @@ class Batches(keras.utils.PyDataset):
         self.epoch += 1
         self._shuffle()
 
+    def start_at(self, epoch: int) -> None:
+        """Give the batches of this epoch next (0: the first one), for a training that is resumed."""
+        self.epoch = epoch
+        self._shuffle()
+
     def __getitem__(self, index: int) -> tuple[Arrays, Arrays, Arrays]:
         which, patches = self.order[index]
         rng = np.random.default_rng((self.seed, self.epoch, index, 1))

@@ -37,6 +37,7 @@ def export(job: ExportJob, progress: Progress) -> dict[str, Any]:
 
     Raises `ModelError` when ONNX Runtime's result differs from Keras' by more than `PARITY`.
     """
+    check_folder(job.output)
     run = read_run_card(job.run)
     network = load_network(job.run, run, BEST if job.checkpoint == "best" else LAST)
     title = job.title or f"Sentinel-2 {run.task.replace('m', ' m')} bands to 10 m, {run.network}"
@@ -95,10 +96,7 @@ def write_model(
 
     Returns the largest difference in reflectance between Keras and ONNX Runtime, on random and on real patches.
     """
-    if folder.exists():
-        raise OutputError(f"{folder} already exists; name another folder for the model.")
-    if not folder.parent.is_dir():
-        raise OutputError(f"The folder {folder.parent} does not exist; create it first.")
+    check_folder(folder)
     try:
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
@@ -134,6 +132,14 @@ def write_model(
         f"{folder}: ONNX equals Keras within {max(parity.values()):.1e} reflectance, radius {card.radius} pixels."
     )
     return parity
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `OutputError` when a model folder cannot be made there."""
+    if folder.exists():
+        raise OutputError(f"{folder} already exists; name another folder for the model.")
+    if not folder.parent.is_dir():
+        raise OutputError(f"The folder {folder.parent} does not exist; create it first.")
 
 
 def write_onnx(model: keras.Model, path: Path) -> None:

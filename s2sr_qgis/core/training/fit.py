@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import Cancelled, TrainingError
 from ..progress import Progress
-from .batches import OUTPUT
+from .batches import OUTPUT, Batches
 
 if TYPE_CHECKING:
     from ..jobs import TrainJob
@@ -56,7 +56,7 @@ class Schedule(keras.callbacks.Callback):
 
 
 class Guard(keras.callbacks.Callback):
-    """Stops on a loss that is not a number, and when the user cancels."""
+    """Stops on a loss or a weight that is not a number, and when the user cancels; called before the checkpoints."""
 
     def __init__(self, progress: Progress, folder: Path) -> None:
         super().__init__()
@@ -66,11 +66,19 @@ class Guard(keras.callbacks.Callback):
         if self.progress.cancelled():
             raise Cancelled(f"Cancelled by the user; resume the training in {self.folder} with --resume.")
         if logs and not np.isfinite(float(logs["loss"])):
-            kept = f"the last good checkpoint is {self.folder / BEST}" if (self.folder / BEST).is_file() else ""
-            raise TrainingError(
-                "The loss is no longer a number; lower the learning rate or the gradient's clipping norm"
-                + (f" ({kept})." if kept else " (there is no checkpoint yet).")
-            )
+            self._fail("loss is")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        # The last step of an epoch can spoil the weights after its loss was still a number.
+        if not all(np.isfinite(weight).all() for weight in self.model.get_weights()):
+            self._fail("weights are")
+
+    def _fail(self, what: str) -> None:
+        best = self.folder / BEST
+        kept = f"the last good checkpoint is {best}" if best.is_file() else "there is no checkpoint yet"
+        raise TrainingError(
+            f"The {what} no longer a number; lower the learning rate, or look for wrong values in the dataset ({kept})."
+        )
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -163,7 +171,7 @@ def compile_model(model: keras.Model, job: TrainJob) -> None:
 
 def fit(
     model: keras.Model,
-    train: keras.utils.PyDataset,
+    train: Batches,
     valid: Any,
     job: TrainJob,
     progress: Progress,
@@ -176,9 +184,8 @@ def fit(
     folder = job.output
     state: dict[str, Any] = {"epoch": 0, "step": 0, "seconds": 0.0, "best_rmse": math.inf, "best_epoch": -1}
     if job.resume and (folder / STATE).is_file():
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        model.optimizer.build(model.trainable_variables)
-        model.load_weights(folder / LAST)
+        state = _resume(model, folder)
+        train.start_at(state["epoch"])
     steps = len(train)
     schedule = Schedule(job, steps, state["step"], state["seconds"])
     checkpoints = Checkpoints(folder, schedule, state["best_rmse"], job.early_stopping, state["epoch"])
@@ -205,6 +212,20 @@ def fit(
     )
     final: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
     return final
+
+
+def _resume(model: keras.Model, folder: Path) -> dict[str, Any]:
+    """Load the last weights and the optimiser's state into the model. Raises `TrainingError`."""
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(folder / LAST)
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(
+            f"The last checkpoint in {folder} is damaged or of another network; resume with the run's own options "
+            "(--config), or train into another folder."
+        ) from error
+    return state
 
 
 def _replace(path: Path, write: Any) -> None:

@@ -11,6 +11,7 @@ These weights divide DN by 2000 and take the 10 m bands in the order of the prod
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -22,7 +23,7 @@ from ..errors import InputError, ModelError
 from ..inference.card import sha256
 from ..networks import build_network, element_spec
 from ..progress import Progress
-from .export import describe, write_model
+from .export import check_folder, describe, write_model
 from .run_card import RunCard
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def import_dsen2(job: ImportDSen2Job, progress: Progress) -> dict[str, Any]:
     Returns the folder, the network's name, its task, the receptive radius and the parity figures. Raises `InputError`
     (no such file, another task), `ModelError` (not DSen2's layers), `OutputError`.
     """
+    check_folder(job.output)
     convolutions = read_convolutions(job.weights)
     task, blocks, features = _architecture(convolutions, job.weights)
     if job.task and job.task != task:
@@ -121,7 +123,7 @@ def _architecture(convolutions: list[Convolution], path: Path) -> tuple[str, int
     ends = [(shape[2], shape[3]) for shape in (kernels[0], kernels[-1])] if blocks > 0 else [(0, 0), (0, 0)]
     features, task = ends[0][1], TASKS.get((ends[0][0], ends[1][1]))
     width = [ends[0][0], *[features] * (2 * blocks + 1), ends[1][1]]
-    wanted = [(3, 3, before, after) for before, after in zip(width, width[1:], strict=False)]
+    wanted = [(3, 3, before, after) for before, after in pairwise(width)]
     biases = [bias.shape for _, bias in convolutions]
     if task is None or kernels != wanted or biases != [(shape[3],) for shape in kernels]:
         found = ", ".join(dict.fromkeys("x".join(map(str, shape)) for shape in kernels)) or "none"

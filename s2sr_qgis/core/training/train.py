@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from ..dataset.card import TARGET, Dataset, Split, read_dataset
-from ..errors import DatasetError, MissingPackageError, OutputError
+from ..errors import DatasetError, InputError, MissingPackageError, OutputError, TrainingError
 from ..networks import build_network, element_spec
 from ..progress import Progress
 from .batches import OUTPUT, Arrays, Batches, PlainBatches
@@ -40,7 +40,7 @@ def train(job: TrainJob, progress: Progress) -> dict[str, Any]:
     """
     datasets = [read_dataset(folder) for folder in job.datasets]
     task = _same_task(datasets)
-    _prepare(job)
+    _check_output(job)
     keras.utils.set_random_seed(job.seed)
     precision = _precision(job.mixed_precision)
     before = keras.mixed_precision.dtype_policy()
@@ -73,7 +73,10 @@ def load_network(folder: Path, card: RunCard, weights: str = BEST) -> Any:
     """The network of a run with its weights, as a `core.networks.ModelBase`, float32."""
     inputs, targets = card.channels()
     network = build_network(card.network, element_spec(inputs, targets), card.network_options)
-    network.model.load_weights(folder / weights)
+    try:
+        network.model.load_weights(folder / weights)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"The weights {folder / weights} are missing or damaged; train again.") from error
     return network
 
 
@@ -89,7 +92,9 @@ def _fit(
         tensors=first.tensors,
         sources=[source for dataset in datasets for source in dataset.card.sources],
         datasets=[
-            dataset.card.model_dump(mode="json", include={"factor", "counts", "patch_size", "step", "scales", "seed"})
+            dataset.card.model_dump(
+                mode="json", include={"factor", "counts", "patch_size", "step", "scales", "clouds", "seed"}
+            )
             for dataset in datasets
         ],
         backend=keras.backend.backend(),
@@ -102,7 +107,11 @@ def _fit(
         try:
             model.load_weights(job.initial_weights)
         except (OSError, ValueError) as error:
-            raise DatasetError(f"The weights {job.initial_weights} do not fit the network: {error}.") from error
+            reason = str(error).strip().split("\n")[0].rstrip(".")
+            raise InputError(
+                f"The initial weights {job.initial_weights} cannot be loaded into {job.network}: {reason}; name a "
+                ".weights.h5 file of the same network and options."
+            ) from error
     compile_model(model, job)
     batches = Batches(
         _arrays(datasets, "train"),
@@ -127,6 +136,7 @@ def _fit(
         f"{job.network}: {model.count_params():,} parameters, {keras.backend.backend()} backend, {precision}; "
         f"{sum(len(arrays[TARGET]) for arrays in batches.sets)} patches, {len(batches)} batches an epoch."
     )
+    _write_config(job)
     state = fit(model, batches, valid, job, progress, [TensorBoard(job.output / "tensorboard", examples, low)])
     del model
     gc.collect()
@@ -142,12 +152,16 @@ def _save(folder: Path, card: RunCard) -> Any:
     return keras.saving.load_model(path, compile=False)
 
 
-def _prepare(job: TrainJob) -> None:
+def _check_output(job: TrainJob) -> None:
     folder = job.output
     if (folder / CONFIG).exists() and not job.resume:
         raise OutputError(f"{folder} already holds a run; go on with it (--resume) or name another folder.")
     if not folder.parent.is_dir():
         raise OutputError(f"The folder {folder.parent} does not exist; create it first.")
+
+
+def _write_config(job: TrainJob) -> None:
+    folder = job.output
     try:
         folder.mkdir(exist_ok=True)
         text = yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
