@@ -5,6 +5,7 @@ from __future__ import annotations
 from qgis.core import (
     QgsProcessing,
     QgsProcessingOutputNumber,
+    QgsProcessingParameterFile,
     QgsProcessingParameterFolderDestination,
     QgsProcessingParameterMultipleLayers,
     QgsProcessingParameterString,
@@ -30,7 +31,7 @@ class CreateSharpeningDataset(S2SRAlgorithm):
     TAGS = "training data,patches,samples,wald"
     SCENES, TASK, PATCH_SIZE, STEP, SCALES = "SCENES", "TASK", "PATCH_SIZE", "STEP", "SCALES"
     SPLIT, VALID, TEST, BLOCK_SIZE = "SPLIT", "VALID", "TEST", "BLOCK_SIZE"
-    CLOUDS = "CLOUDS"
+    CLOUDS, TEACHER = "CLOUDS", "TEACHER"
     SIGMA, SENSOR_MTF, LICENCE, SEED, OUTPUT = "SIGMA", "SENSOR_MTF", "LICENCE", "SEED", "OUTPUT"
     COUNTS = (("TRAIN_PATCHES", "n_train"), ("VALID_PATCHES", "n_valid"), ("TEST_PATCHES", "n_test"))
 
@@ -52,6 +53,10 @@ class CreateSharpeningDataset(S2SRAlgorithm):
         self.add_number(self.CLOUDS, "Copies under simulated clouds", 0, 0, 8,
                         "Also each scene as often under simulated clouds, so that the network meets bright soft edges.",
                         advanced=True)  # fmt: skip
+        self.add(QgsProcessingParameterFile(self.TEACHER, tr("Teacher"), QgsProcessingParameterFile.Behavior.Folder,
+                                            optional=True),
+                 "Folder of a model, usually a larger one, whose result on the scenes as they are is a further target.",
+                 advanced=True)  # fmt: skip
         self.add_enum(self.SPLIT, "Split", ["auto", "blocks", "scenes"], "auto",
                       "How patches are set apart: by blocks in space with a buffer between, or by scene. auto: by "
                       "scene where there are three or more.", advanced=True)  # fmt: skip
@@ -105,6 +110,7 @@ class CreateSharpeningDataset(S2SRAlgorithm):
                 step=self.number(parameters, self.STEP, context),
                 scales=self.number(parameters, self.SCALES, context),
                 clouds=self.number(parameters, self.CLOUDS, context) or None,
+                teacher=self.text(parameters, self.TEACHER, context),
                 sigma=self.number(parameters, self.SIGMA, context),
                 split=self.text(parameters, self.SPLIT, context),
                 block_size=self.number(parameters, self.BLOCK_SIZE, context),

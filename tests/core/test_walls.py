@@ -43,7 +43,7 @@ BELOW: dict[str, set[str]] = {
     "jobs": {"errors", "progress"},
     "raster": {"errors", "progress"},
     "scene": {"errors", "progress", "jobs", "raster"},
-    "dataset": {"errors", "progress", "jobs", "raster", "scene"},
+    "dataset": {"errors", "progress", "jobs", "raster", "scene", "inference"},
     "inference": {"errors", "progress", "jobs", "raster", "scene", "similarity"},
     "training": {"errors", "progress", "jobs", "raster", "dataset", "networks", "inference", "similarity"},
     "environment": {"errors", "progress", "inference", "training"},

@@ -65,7 +65,7 @@ class DatasetCard(_Part):
     ``factor``: how much coarser the pairs are than a scene of full resolution. ``sigma``: Gaussian blur of each band
     before the reduction, in pixels of the finer grid. ``scaling``: stored value times this is reflectance.
     ``scales``: 2 means that pairs of the scene reduced by 2 are there too, and so on. ``clouds``: how often each scene
-    is there once more, under simulated clouds.
+    is there once more, under simulated clouds. ``teacher``: model whose result at full resolution is a target too.
     """
 
     task: Literal["20m", "60m"]
@@ -76,6 +76,7 @@ class DatasetCard(_Part):
     step: int
     scales: int
     clouds: int = 0
+    teacher: str | None = None
     sigma: dict[str, float]
     sensor_mtf: bool = False
     scaling: float = 1e-4

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
@@ -27,9 +27,13 @@ from ..raster.writer import atomic
 from ..scene import Scene, open_scene
 from .card import FACTOR, SPLITS, TARGET, DatasetCard, PatchCard, SourceCard, Split, layout, read_dataset, write_card
 from .clouds import add_clouds
+from .distillation import check_teacher, taught_pairs
 from .mtf import blur_sigmas
 from .patches import PatchWriter, write_preview
 from .splits import Bounds, Partition, Region, plan_splits
+
+if TYPE_CHECKING:
+    from ..inference.model import Model
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -141,6 +145,7 @@ def _fill(
     regions = [_region(s, a, recipe) for s, a in zip(scenes, areas, strict=True)]
     proportions = (job.train, job.valid, job.test)
     plan = plan_splits(regions, proportions, job.split, job.block_size, job.seed, progress)
+    teacher = _teacher(job, recipe)
     sources = []
     with PatchWriter(folder, recipe.tensors) as writer:
         for number, (scene, area, partition) in enumerate(zip(scenes, areas, plan.partitions, strict=True)):
@@ -152,6 +157,12 @@ def _fill(
                 for copy in range(job.clouds):
                     sky = (job.seed, number, level, copy)
                     _cut(scene, area, partition, recipe, 2**level, writer, progress, (90 * done + span, 0), sky)
+            if teacher:
+                taught = 0
+                for split, pair in taught_pairs(scene, area, partition, recipe.tensors, recipe.step, teacher, progress):
+                    writer.add(split, pair)
+                    taught += 1
+                progress.log(f"{scene.name} with {teacher.card.name}'s result: {taught} patches.")
             gained = {split: writer.counts[split] - before[split] for split in SPLITS}
             sources.append(_source(scene, job.licence, gained))
             scene.close()
@@ -177,6 +188,7 @@ def _fill(
         step=recipe.step,
         scales=job.scales,
         clouds=job.clouds,
+        teacher=teacher.card.name if teacher else None,
         sigma=recipe.sigmas,
         sensor_mtf=job.sensor_mtf,
         split=plan.method,
@@ -186,6 +198,16 @@ def _fill(
         sources=sources,
         s2sr=_version(),
     )
+
+
+def _teacher(job: CreateSharpeningDatasetJob, recipe: _Recipe) -> Model | None:
+    if not job.teacher:
+        return None
+    from ..inference.model import load_model
+
+    teacher = load_model(job.teacher)
+    check_teacher(teacher, recipe.tensors)
+    return teacher
 
 
 def _area(scene: Scene, recipe: _Recipe, roi: str | None) -> Window:
