@@ -63,8 +63,8 @@ test-all: check-core check-qgis  ## the slow tests too
 bench: .venv/.train  ## measure speed and accuracy; DATA=folder of the test scenes
 	$(BIN)/python benchmarks/run.py --data "$(DATA)"
 
-models: .venv/.train  ## train the bundled models again; DATA=folder of the training scenes
-	$(BIN)/python tools/train_models.py --data "$(DATA)"
+models: .venv/.train  ## train the bundled models again; DATA=folder of the scenes, WEIGHTS=published weights
+	$(BIN)/python tools/train_models.py --data "$(DATA)" $(if $(WEIGHTS),--weights "$(WEIGHTS)")
 
 package:  ## the plugin as dist/s2sr_qgis.VERSION.zip, from committed files
 	@$(PYTHON) tools/package.py build

@@ -1,13 +1,16 @@
 """`make models`: train the bundled models again from their recipes (`tools/recipes`) and the training scenes.
 
-Each recipe names datasets (jobs of `create_sharpening_dataset`) and stages (jobs of `train`, each starting from the
-weights of the one before). The result goes to `s2sr_qgis/models/NAME`, the work to `build/models/NAME`. Training runs
-under whatever backend KERAS_BACKEND names; the export needs TensorFlow.
+Each recipe names teachers (jobs of `import_dsen2`), datasets (jobs of `create_sharpening_dataset`) and stages (jobs of
+`train`, each starting from the weights of the one before). The result goes to `s2sr_qgis/models/NAME`, the work to
+`build/models/NAME`; what is there already is not made again. Training runs under whatever backend KERAS_BACKEND names;
+the export needs TensorFlow. The card gets the recipe, and the figures of `benchmarks/accuracy.py` where DATA has the
+test scenes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -17,8 +20,11 @@ from typing import Any
 
 import yaml
 
+from s2sr_qgis.core.inference.card import read_card, write_card
+
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "tools" / "recipes"
+TENSORFLOW = {"KERAS_BACKEND": "tensorflow"}
 MODELS = ROOT / "s2sr_qgis" / "models"
 
 
@@ -27,6 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the training scenes")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "models", help="datasets and runs")
+    parser.add_argument("--weights", type=Path, help="folder of published weights, for recipes that have a teacher")
     parser.add_argument("names", nargs="*", help="recipes to run; none: all")
     options = parser.parse_args()
     names = options.names or sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -34,7 +41,16 @@ def main() -> int:
         recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
         work = options.work / name
         work.mkdir(parents=True, exist_ok=True)
+        teachers = {key: work / key for key in recipe.get("teachers", {})}
+        for key, job in recipe.get("teachers", {}).items():
+            if not options.weights:
+                raise SystemExit(f"{name} learns from published weights too; name their folder with --weights.")
+            if not teachers[key].exists():
+                weights = str(options.weights / job["weights"])
+                run({"job": "import_dsen2", "output": str(work / key), **job, "weights": weights}, work, **TENSORFLOW)
         for key, job in recipe["datasets"].items():
+            if "teacher" in job:
+                job = {**job, "teacher": str(teachers[job["teacher"]])}
             if not (work / key).exists():
                 run({"job": "create_sharpening_dataset", "output": str(work / key), **dataset(job, options.data)}, work)
         weights = None
@@ -47,11 +63,29 @@ def main() -> int:
             weights = folder / "best.weights.h5"
         shutil.rmtree(work / "model", ignore_errors=True)
         export = {"job": "export", "run": str(folder), "output": str(work / "model"), "name": name}
-        run({**export, "title": recipe["title"], "saved_model": False}, work, KERAS_BACKEND="tensorflow")
+        run({**export, "title": recipe["title"], "saved_model": False}, work, **TENSORFLOW)
+        describe(work / "model", recipe, options.data)
         shutil.rmtree(MODELS / name, ignore_errors=True)
         shutil.copytree(work / "model", MODELS / name)
         print(f"{MODELS / name}: done")
     return 0
+
+
+def describe(model: Path, recipe: dict[str, Any], data: Path) -> None:
+    """Add the recipe, the licence and the figures on the test scenes to a model's card."""
+    card = read_card(model)
+    card.training["recipe"] = {"stages": recipe["stages"], "teachers": recipe.get("teachers", {})}
+    card.licence = "GPL-3.0-or-later"
+    card.source = "s2sr; contains modified Copernicus Sentinel data"
+    figures = model.parent / "figures.json"
+    command = [sys.executable, "benchmarks/accuracy.py", "--data", str(data), "--json", str(figures), str(model)]
+    if subprocess.run(command, cwd=ROOT).returncode == 0:
+        found = json.loads(figures.read_text(encoding="utf-8"))[card.task]
+        card.metrics["wald_rmse_dn"] = {
+            scene: {"model": round(row[str(model)], 1), "bicubic": round(row["bicubic"], 1)}
+            for scene, row in found.items()
+        }
+    write_card(card, model)
 
 
 def dataset(job: dict[str, Any], data: Path) -> dict[str, Any]:
