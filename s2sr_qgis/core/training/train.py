@@ -93,7 +93,7 @@ def _fit(
         sources=[source for dataset in datasets for source in dataset.card.sources],
         datasets=[
             dataset.card.model_dump(
-                mode="json", include={"factor", "counts", "patch_size", "step", "scales", "clouds", "seed"}
+                mode="json", include={"factor", "counts", "patch_size", "step", "scales", "clouds", "teacher", "seed"}
             )
             for dataset in datasets
         ],
