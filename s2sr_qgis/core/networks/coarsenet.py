@@ -25,6 +25,9 @@ class LocalContrast(keras.layers.Layer):
         super().__init__(**kwargs)
         self.box = LocalMean(radius, dtype=self.dtype_policy)
 
+    def build(self, input_shape: Any) -> None:
+        self.box.build(input_shape[0])
+
     def call(self, inputs: Any) -> Any:
         # Mean of squares less square of the mean, so that the receptive field is one square wide and not two.
         bands, mean = inputs
