@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from qgis.core import QgsProcessingProvider
 from qgis.PyQt.QtGui import QIcon
 
+from .algorithms.base import ICON
 from .runner import settings
 from .runner.text import tr
-
-ICON = Path(__file__).parent / "icons" / "s2sr.svg"
 
 
 class S2SRProvider(QgsProcessingProvider):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from qgis.core import (
@@ -21,12 +22,12 @@ from qgis.core import (
 )
 from qgis.PyQt.QtGui import QIcon
 
-from ..provider import ICON
 from ..runner.interpreter import find_python
 from ..runner.job import run_job
 from ..runner.text import tr
 from .checks import filled
 
+ICON = Path(__file__).parents[1] / "icons" / "s2sr.svg"
 HELP_URL = "https://github.com/s2sr/s2sr#readme"
 SCENE_FILES = "Sentinel-2 (*MTD_*.xml *.zip *.tif *.tiff *.json)"
 SCENE_HELP = (
