@@ -207,6 +207,7 @@ def fit(
         validation_data=valid,
         epochs=job.epochs,
         initial_epoch=state["epoch"],
+        shuffle=False,  # the batches are: by seed and epoch alone, so that a resume goes on as it would have
         callbacks=callbacks,
         verbose=0,
     )
