@@ -1,0 +1,289 @@
+"""Trainings end to end: what a run folder holds, what reproduces and resumes it, and what stops it."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import yaml
+from tiny_training import NETWORK, Recorder, train
+
+from s2sr_qgis.core import jobs
+from s2sr_qgis.core.errors import Cancelled, DatasetError, InputError, OutputError, TrainingError
+
+pytestmark = pytest.mark.train
+pytest.importorskip("tensorflow")
+
+
+def log(run: Path) -> list[dict[str, float]]:
+    """The rows of a run's ``log.csv``."""
+    with (run / "log.csv").open() as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def copy(run: Path, folder: Path) -> Path:
+    shutil.copytree(run, folder)
+    return folder
+
+
+def options(run: Path) -> dict:
+    return yaml.safe_load((run / "config.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", ["run20", "run60"])
+def test_a_run_folder_is_complete(name, request) -> None:
+    run = request.getfixturevalue(name)
+    assert {path.name for path in run.iterdir()} == {
+        "config.yaml", "run.yaml", "log.csv", "tensorboard", "best.weights.h5", "last.weights.h5", "state.json",
+        "model.keras",
+    }  # fmt: skip
+    card = yaml.safe_load((run / "run.yaml").read_text())
+    assert card["task"] == {"run20": "20m", "run60": "60m"}[name]
+    assert card["network_options"] == NETWORK
+    assert card["epochs"] == 3
+    assert card["sources"][0]["licence"] == "CC0-1.0"
+    bands = {"run20": ["B05", "B06", "B07", "B8A", "B11", "B12"], "run60": ["B01", "B09"]}[name]
+    for figures in (card["test"], card["test"]["bicubic"]):
+        assert list(figures["rmse"]) == bands
+        assert np.mean(list(figures["rmse"].values())) == pytest.approx(figures["rmse_mean"])
+        assert figures["l1"] <= figures["l2"] ** 0.5
+    state = json.loads((run / "state.json").read_text())
+    assert (state["epoch"], state["step"]) == (3, 12)
+    best = min(range(3), key=lambda epoch: log(run)[epoch]["val_rmse"])
+    assert (state["best_epoch"], state["best_rmse"]) == (best, pytest.approx(log(run)[best]["val_rmse"]))
+
+
+def test_the_loss_falls_and_the_log_says_so(dataset20, tmp_path) -> None:
+    progress = Recorder()
+    steady = {"dihedral": False, "gain": 0, "band_gain": 0, "learning_rate": 1e-2}
+    train(dataset20, tmp_path / "r", progress, epochs=4, steps_per_epoch=10, batch_size=8, **steady)
+    rows = log(tmp_path / "r")
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert rows[-1]["loss"] < 0.97 * rows[0]["loss"]
+    assert rows[-1]["val_rmse"] < rows[0]["val_rmse"]
+    last = progress.metrics[-1]
+    assert last["epoch"] == 4
+    assert last["valid_rmse"] == pytest.approx(rows[-1]["val_rmse"])
+    seen = {name for values in progress.metrics for name in values}
+    assert seen >= {"epoch", "loss", "valid_rmse", "samples_per_s", "seconds_left"}
+    assert progress.artifacts == {"run": str(tmp_path / "r")}
+
+
+def test_tensorboard_has_scalars_and_images(run20) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run20 / "tensorboard"), size_guidance={"images": 0}).Reload()
+    assert set(events.Tags()["scalars"]) >= {"loss", "val_loss", "val_rmse", "learning_rate"}
+    shown = [event.value for event in events.Scalars("loss")]
+    assert shown == pytest.approx([row["loss"] for row in log(run20)], rel=1e-5)
+    assert events.Tags()["images"] == ["patch_0", "patch_1"]
+    images = events.Images("patch_1")
+    assert [image.step for image in images] == [1, 2, 3]
+    assert (images[0].height, images[0].width) == (16, 4 * 16)  # input, output, target, absolute error
+    assert images[0].encoded_image_string != images[2].encoded_image_string
+    rates = [event.value for event in events.Scalars("learning_rate")]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_the_configuration_reproduces_the_run(run20, tmp_path) -> None:
+    assert set(options(run20)) == set(jobs.TrainJob.model_fields)
+    jobs.run(jobs.parse({**options(run20), "output": str(tmp_path / "again")}))
+    for first, second in zip(log(run20), log(tmp_path / "again"), strict=True):
+        assert second == pytest.approx(first, rel=1e-5)
+    other = {**options(run20), "output": str(tmp_path / "other"), "seed": 2, "epochs": 1}
+    jobs.run(jobs.parse(other))
+    assert log(tmp_path / "other")[0]["loss"] != pytest.approx(log(run20)[0]["loss"], rel=1e-3)
+
+
+def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(run20, dataset20, tmp_path) -> None:
+    run = tmp_path / "r"
+    with pytest.raises(Cancelled, match="--resume"):
+        train(dataset20, run, Recorder(stop_after=9))  # in the third of three epochs
+    state = json.loads((run / "state.json").read_text())
+    assert (state["epoch"], state["step"]) == (2, 8)
+    assert not (run / "run.yaml").exists()
+    result = train(dataset20, run, resume=True)
+    assert result["epochs"] == 3
+    assert json.loads((run / "state.json").read_text())["step"] == 12
+    assert [row["epoch"] for row in log(run)] == [0, 1, 2]
+    for first, second in zip(log(run20), log(run), strict=True):
+        assert second == pytest.approx(first, rel=1e-4)
+
+
+def test_best_weights_are_the_running_mean(run20) -> None:
+    """Scored again from the file alone, the best weights give the best validation RMSE of the log."""
+    from s2sr_qgis.core.dataset.card import read_dataset
+    from s2sr_qgis.core.training.run_card import read_run_card
+    from s2sr_qgis.core.training.train import load_network
+
+    model = load_network(run20, read_run_card(run20)).model
+    arrays = {name: array[:] for name, array in read_dataset(options(run20)["datasets"][0]).arrays("valid").items()}
+    target = arrays.pop("target")
+    rmse = float(np.sqrt(np.mean((np.asarray(model.predict_on_batch(arrays)["sharpened"]) - target) ** 2)))
+    assert rmse == pytest.approx(min(row["val_rmse"] for row in log(run20)), rel=1e-3)
+    last = load_network(run20, read_run_card(run20), "last.weights.h5").model
+    assert any(not np.array_equal(a, b) for a, b in zip(model.get_weights(), last.get_weights(), strict=True))
+
+
+def test_early_stopping_and_initial_weights(run20, dataset20, tmp_path) -> None:
+    """So small a learning rate changes nothing: the second epoch without a better RMSE is the last."""
+    still = {"learning_rate": 1e-30, "weight_decay": 0, "ema": 0, "images": 0}
+    start = {"initial_weights": run20 / "best.weights.h5"}
+    result = train(dataset20, tmp_path / "r", epochs=30, steps_per_epoch=1, early_stopping=2, **still, **start)
+    assert result["epochs"] == 3
+    rmse = [row["val_rmse"] for row in log(tmp_path / "r")]
+    assert rmse == pytest.approx([min(row["val_rmse"] for row in log(run20))] * 3, rel=1e-4)
+
+
+def test_plateau_halves_the_learning_rate(dataset20, tmp_path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    flat = {"learning_rate": 1e-30, "weight_decay": 0, "ema": 0, "images": 0, "warmup_steps": 0}
+    train(dataset20, tmp_path / "r", epochs=8, steps_per_epoch=1, schedule="plateau", early_stopping=0, **flat)
+    events = EventAccumulator(str(tmp_path / "r" / "tensorboard")).Reload()
+    rates = [event.value for event in events.Scalars("learning_rate")]
+    assert rates[0] == pytest.approx(1e-30)
+    assert rates[-1] == pytest.approx(5e-31)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(run20, tmp_path) -> None:
+    run = copy(run20, tmp_path / "r")
+    before = {name: digest(run / name) for name in ("best.weights.h5", "last.weights.h5", "state.json")}
+    spoiled = {**options(run), "output": str(run), "resume": True, "epochs": 9, "learning_rate": 1e30}
+    with pytest.raises(TrainingError, match=r"no longer a number; .*best\.weights\.h5") as caught:
+        jobs.run(jobs.parse(spoiled))
+    assert "\n" not in str(caught.value)
+    assert {name: digest(run / name) for name in before} == before
+    # A sensible learning rate goes on from there.
+    result = jobs.run(jobs.parse({**spoiled, "epochs": 4, "learning_rate": 1e-3}))
+    assert result["epochs"] == 4
+    assert np.isfinite(result["rmse"])
+
+
+def test_a_poisoned_patch_is_found_before_there_is_a_checkpoint(dataset20, tmp_path) -> None:
+    bad = copy(dataset20, tmp_path / "bad")
+    with rasterio.open(bad / "train_target.tif", "r+") as file:
+        file.write(np.full((file.count, file.height, file.width), np.nan, np.float32))
+    with pytest.raises(TrainingError, match=r"no longer a number; .*dataset \(there is no checkpoint yet\)\."):
+        train(bad, tmp_path / "r")
+
+
+def test_weights_spoiled_by_the_last_step_reach_no_checkpoint(dataset20, tmp_path) -> None:
+    """Its loss was still a number: it is that of the weights before the step."""
+    with pytest.raises(TrainingError, match=r"(loss is|weights are) no longer a number"):
+        train(dataset20, tmp_path / "r", epochs=1, steps_per_epoch=1, learning_rate=1e39, warmup_steps=0)
+    assert not list((tmp_path / "r").glob("*.h5"))
+
+
+def test_cancelled_at_once(dataset20, tmp_path) -> None:
+    with pytest.raises(Cancelled):
+        train(dataset20, tmp_path / "r", Recorder(stop_after=0))
+    assert not list((tmp_path / "r").glob("*.h5"))
+
+
+def test_two_datasets_of_other_patch_sizes_are_mixed(dataset20, tmp_path) -> None:
+    from tiny_training import make_dataset
+
+    other = make_dataset(tmp_path / "d24", "20m", patch_size=24, train=0.8, valid=0.2, test=0)
+    job = {**{"epochs": 1, "batch_size": 4, "network_options": NETWORK}, "steps_per_epoch": 8, "images": 1}
+    result = jobs.run(jobs.TrainJob(datasets=[dataset20, other], output=tmp_path / "r", **job))
+    assert result["test"]["patches"] == 10
+
+
+def test_without_validation_and_test_split(tmp_path, dataset20) -> None:
+    bare = copy(dataset20, tmp_path / "d")
+    card = yaml.safe_load((bare / "dataset.yaml").read_text())
+    card["counts"].update(valid=0, test=0)
+    (bare / "dataset.yaml").write_text(yaml.safe_dump(card))
+    progress = Recorder()
+    result = train(bare, tmp_path / "r", progress, epochs=2)
+    assert result["rmse"] is None
+    assert [text for level, text in progress.lines if level == "warning"] == [
+        "No validation split: the best weights are the last ones, and nothing stops the training early.",
+        "The datasets have no test split, so the model is not scored.",
+    ]
+    assert json.loads((tmp_path / "r" / "state.json").read_text())["best_epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"output": "{run}"}, OutputError, "already holds a run"),
+        ({"output": "{tmp}/no/r"}, OutputError, "does not exist"),
+        ({"datasets": ["{d20}", "{d60}"]}, DatasetError, "20m task and .* 60m task"),
+        ({"datasets": ["{tmp}"]}, DatasetError, "is no dataset folder"),
+        ({"datasets": ["{damaged}"]}, DatasetError, "train_input_10m.tif"),
+        ({"network": "unet"}, InputError, "no network 'unet'"),
+        ({"network_options": {"depth": 3}}, InputError, "does not take these options"),
+        ({"initial_weights": "{tmp}/no.weights.h5"}, InputError, "no.weights.h5 cannot be loaded"),
+        ({"initial_weights": "{run}/best.weights.h5", "network_options": {}}, InputError, "cannot be loaded"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_no_run(
+    change, error, words, run20, dataset20, dataset60, tmp_path
+) -> None:
+    damaged = copy(dataset20, tmp_path / "damaged")
+    whole = (damaged / "train_input_10m.tif").read_bytes()
+    (damaged / "train_input_10m.tif").write_bytes(whole[: len(whole) // 2])
+    places = {"run": run20, "tmp": tmp_path, "d20": dataset20, "d60": dataset60, "damaged": damaged}
+
+    def fill(value):
+        if isinstance(value, list):
+            return [fill(part) for part in value]
+        return value.format(**places) if isinstance(value, str) else value
+
+    data = {**options(run20), "output": str(tmp_path / "r"), **{key: fill(value) for key, value in change.items()}}
+    with pytest.raises(error, match=words) as caught:
+        jobs.run(jobs.parse(data))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".")
+    assert not (tmp_path / "r").exists()
+
+
+def test_resume_with_another_network_is_refused(run20, tmp_path) -> None:
+    run = copy(run20, tmp_path / "r")
+    before = {name: digest(run / name) for name in ("best.weights.h5", "config.yaml")}
+    wider = {**options(run), "output": str(run), "resume": True, "epochs": 5, "network_options": {"features": 16}}
+    with pytest.raises(TrainingError, match="damaged or of another network"):
+        jobs.run(jobs.parse(wider))
+    assert {name: digest(run / name) for name in before} == before
+
+
+@pytest.mark.parametrize(
+    ("missing", "job"),
+    [
+        ("tensorflow", {"job": "train", "datasets": ["d"], "output": "r"}),
+        ("keras", {"job": "export", "run": "r", "output": "m"}),
+        ("h5py", {"job": "import_dsen2", "weights": "w.hdf5", "output": "m"}),
+    ],
+)
+def test_without_a_package_of_training_one_sentence_says_what_to_install(missing, job) -> None:
+    code = f"""
+import sys
+sys.modules[{missing!r}] = None
+from s2sr_qgis.core import jobs
+from s2sr_qgis.core.errors import MissingPackageError
+try:
+    jobs.run(jobs.parse({job!r}))
+except MissingPackageError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", code]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    assert len(done.stdout.splitlines()) == 1, done.stderr
+    assert f"need the package {missing}" in done.stdout
+    assert "pip install 's2sr[train]'" in done.stdout
+    assert "'Set up the environment'" in done.stdout
