@@ -136,8 +136,13 @@ def _fit(
         f"{job.network}: {model.count_params():,} parameters, {keras.backend.backend()} backend, {precision}; "
         f"{sum(len(arrays[TARGET]) for arrays in batches.sets)} patches, {len(batches)} batches an epoch."
     )
-    _write_config(job)
+    # The options of a resume replace the run's own only once they have led somewhere.
+    resumed = job.resume and (job.output / CONFIG).exists()
+    if not resumed:
+        _write_config(job)
     state = fit(model, batches, valid, job, progress, [TensorBoard(job.output / "tensorboard", examples, low)])
+    if resumed:
+        _write_config(job)
     del model
     gc.collect()
     return card, state
