@@ -54,9 +54,6 @@ class CreateSharpeningDatasetJob(_Job):
     teacher: str | None = Field(
         None, description="Model whose result on the scenes as they are is a further target (distillation)."
     )
-    teacher_variants: int = Field(
-        0, ge=0, le=64, description="Recoloured copies of each scene that the teacher is asked about too."
-    )
     sigma: float | None = Field(None, gt=0, description="Gaussian blur in fine pixels; None: 1/factor (DSen2).")
     sensor_mtf: bool = Field(False, description="Blur with each band's own MTF instead of one sigma.")
     train: float = Field(0.8, ge=0, le=1, description="Share of the patches for training.")

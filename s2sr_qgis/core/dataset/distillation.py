@@ -46,70 +46,43 @@ def taught_pairs(
     tensors: list[PatchCard],
     step: int,
     teacher: Model,
-    variants: int,
-    rng: np.random.Generator,
     progress: Progress,
 ) -> Iterator[tuple[Split, Pair]]:
     """Patches of the scene itself with the teacher's result, DN without offset, where every pixel can be used.
 
-    ``area`` in 10 m pixels; ``step`` between patches, likewise. The split is that of the ground that the patch and the
-    teacher's result on it depend on. ``variants``: how often the scene is there once more in other colours, see
-    `recoloured`.
+    ``area`` in 10 m pixels; ``step`` between patches, likewise. The split is that of the ground that the patch
+    and the teacher's result on it depend on.
     """
     size, target = tensors[-1].size, tensors[-1]
-    halo = -(-teacher.halo // scene.multiple) * scene.multiple
+    unit = scene.multiple
     bands = [band for tensor in tensors[:-1] for band in tensor.bands]
     for top in range(area.row, area.row + area.height, SIDE):
         for left in range(area.col, area.col + area.width, SIDE):
+            progress.check()
             # Patches may reach into the next read, so that none is lost between two.
             core = Window(left, top, SIDE + size, SIDE + size).clipped(area.col + area.width, area.row + area.height)
             if min(core.width, core.height) < size:
                 continue
+            halo = -(-teacher.halo // unit) * unit
             around = core.grown(halo).clipped(scene.grid.width, scene.grid.height)
             pixels = scene.read(bands, around)
-            good = {band: pixels.valid[band] & ~pixels.saturated[band] for band in bands}
+            result = teacher.predict({band: np.where(pixels.valid[band], pixels.data[band], np.nan) for band in bands})
+            images = {
+                t.name: np.stack([pixels.data[band] for band in t.bands]) / np.float32(1e-4) for t in tensors[:-1]
+            }
+            images[TARGET] = np.stack([result[band] for band in target.bands]) / np.float32(1e-4)
             usable = np.ones(around.shape, bool)
             for tensor in tensors[:-1]:
                 factor = tensor.resolution // 10
                 for band in tensor.bands:
-                    usable &= good[band].repeat(factor, axis=0).repeat(factor, axis=1)
-            places = []
+                    good = pixels.valid[band] & ~pixels.saturated[band]
+                    usable &= good.repeat(factor, axis=0).repeat(factor, axis=1)
             for y in range(core.row - around.row, core.row - around.row + min(SIDE, core.height - size + 1), step):
                 for x in range(core.col - around.col, core.col - around.col + min(SIDE, core.width - size + 1), step):
                     ground = scene.grid.crop(Window(around.col + x, around.row + y, size, size).grown(halo)).bounds
                     split = partition.split_of(ground)
                     if split is not None and usable[y : y + size, x : x + size].all():
-                        places.append((y, x, split))
-            if not places:
-                continue
-            plain = {band: np.where(good[band], pixels.data[band], np.float32(np.nan)) for band in bands}
-            # Turned by half, a patch lies on other ground: only where all of it has one split.
-            one = bool(usable.all()) and partition.split_of(scene.grid.crop(around).bounds) is not None
-            for variant in range(variants + 1):
-                progress.check()
-                seen = recoloured(plain, rng, superimpose=one) if variant else plain
-                result = teacher.predict(dict(seen))
-                images = {t.name: np.stack([seen[band] for band in t.bands]) / np.float32(1e-4) for t in tensors[:-1]}
-                images[TARGET] = np.stack([result[band] for band in target.bands]) / np.float32(1e-4)
-                for y, x, split in places:
-                    yield split, {t.name: _cut(images[t.name], y, x, size // t.size, t.size) for t in tensors}
-
-
-def recoloured(bands: Pair, rng: np.random.Generator, *, superimpose: bool) -> Pair:
-    """A scene as another might look: each band brighter or darker and, half the time, mixed with itself turned by half.
-
-    What a teacher gives on such scenes tells more of it than what it gives on the few real ones; what the truth would
-    be does not matter. ``bands``: reflectance by name; ``superimpose``: allow the mixing.
-    """
-    share = np.float32(rng.uniform(0.3, 0.7) if superimpose and rng.random() < 0.5 else 1)
-    common = rng.normal(0, 0.25)
-    scene = {}
-    for band, image in bands.items():
-        first, second = np.exp(common + rng.normal(0, 0.35, 2)).astype(np.float32)
-        scene[band] = first * share * image
-        if share < 1:
-            scene[band] += second * (1 - share) * image[::-1, ::-1]
-    return scene
+                        yield split, {t.name: _cut(images[t.name], y, x, size // t.size, t.size) for t in tensors}
 
 
 def _cut(image: NDArray[np.float32], y: int, x: int, coarser: int, size: int) -> NDArray[np.float32]:

@@ -159,9 +159,7 @@ def _fill(
                     _cut(scene, area, partition, recipe, 2**level, writer, progress, (90 * done + span, 0), sky)
             if teacher:
                 taught = 0
-                rng = np.random.default_rng((job.seed, number))
-                lesson = (scene, area, partition, recipe.tensors, recipe.step, teacher, job.teacher_variants, rng)
-                for split, pair in taught_pairs(*lesson, progress):
+                for split, pair in taught_pairs(scene, area, partition, recipe.tensors, recipe.step, teacher, progress):
                     writer.add(split, pair)
                     taught += 1
                 progress.log(f"{scene.name} with {teacher.card.name}'s result: {taught} patches.")
