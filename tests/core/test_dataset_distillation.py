@@ -17,7 +17,8 @@ from s2sr_qgis.core.scene import open_scene
 
 
 def make(scene: Path, output: Path, **options):
-    run(CreateSharpeningDatasetJob(scenes=[str(scene)], output=output, patch_size=24, train=1, valid=0, test=0, **options))
+    shares = {"train": 1, "valid": 0, "test": 0}
+    run(CreateSharpeningDatasetJob(scenes=[str(scene)], output=output, patch_size=24, **shares, **options))
     return read_dataset(output)
 
 
@@ -41,7 +42,8 @@ def test_the_target_is_what_the_teacher_gives_on_the_scene_itself(tmp_path):
 
 
 def test_patches_on_invalid_ground_are_left_out(tmp_path):
-    whole, holed = make_band_folder(tmp_path / "a", size=120), make_band_folder(tmp_path / "b", size=120, nodata_corner=30)
+    whole = make_band_folder(tmp_path / "a", size=120)
+    holed = make_band_folder(tmp_path / "b", size=120, nodata_corner=30)
     teacher = str(tiny_model(tmp_path / "teacher"))
     counts = [
         make(scene, tmp_path / f"{scene.name}_{bool(t)}", teacher=t).count("train")
