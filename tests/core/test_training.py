@@ -193,13 +193,17 @@ def test_cancelled_at_once(dataset20, tmp_path) -> None:
     assert not list((tmp_path / "r").glob("*.h5"))
 
 
-def test_two_datasets_of_other_patch_sizes_are_mixed(dataset20, tmp_path) -> None:
+def test_datasets_of_one_patch_size_are_mixed_others_refused(dataset20, tmp_path) -> None:
     from tiny_training import make_dataset
 
-    other = make_dataset(tmp_path / "d24", "20m", patch_size=24, train=0.8, valid=0.2, test=0)
+    other = make_dataset(tmp_path / "other", "20m", patch_size=16, train=0.8, valid=0.2, test=0)
     job = {**{"epochs": 1, "batch_size": 4, "network_options": NETWORK}, "steps_per_epoch": 8, "images": 1}
     result = jobs.run(jobs.TrainJob(datasets=[dataset20, other], output=tmp_path / "r", **job))
     assert result["test"]["patches"] == 10
+    larger = make_dataset(tmp_path / "larger", "20m", patch_size=24, train=0.8, valid=0.2, test=0)
+    with pytest.raises(DatasetError, match=r"patches of 16 pixels and .*larger of 24; train on datasets of one patch"):
+        jobs.run(jobs.TrainJob(datasets=[dataset20, larger], output=tmp_path / "s", **job))
+    assert not (tmp_path / "s").exists()
 
 
 def test_without_validation_and_test_split(tmp_path, dataset20) -> None:

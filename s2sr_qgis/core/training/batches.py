@@ -61,7 +61,7 @@ class Batches(keras.utils.PyDataset):
     """Shuffled, augmented batches ``(inputs, target, weight)`` of the training split.
 
     Args:
-        sets: arrays of each dataset. Patch sizes may differ; a batch is always of one set.
+        sets: arrays of each dataset, of one patch size; a batch is always of one set.
         low: name of the low-resolution input that the target belongs to.
         batch_size: patches a batch.
         dihedral: turn and mirror patches into one of their eight orientations.

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 OPSET = 17
 """ONNX operator set: taken by ONNX Runtime from 1.12 on and by DirectML."""
 
+LARGE = 1024
+"""Constants with fewer values are stored as they are."""
+
 ONNX = "model.onnx"
 SAVED_MODEL = "saved_model"
 PARITY = 2e-4
@@ -103,6 +106,7 @@ def write_model(
         raise OutputError(f"{folder.parent} cannot be written: {error.strerror}.") from error
     try:
         part.chmod(0o755)
+        _round(network.model)
         progress.progress(10, "ONNX")
         write_onnx(network.model, part / ONNX)
         card.files = [ModelFile(file=ONNX, precision="float32", sha256=sha256(part / ONNX))]
@@ -150,7 +154,7 @@ def write_onnx(model: keras.Model, path: Path) -> None:
 
     function, signature = _serving(tf, model)
     converted, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
-    onnx.save(_named(onnx, converted, [tensor.name for tensor in signature]), path)
+    onnx.save(_halved(onnx, _named(onnx, converted, [tensor.name for tensor in signature])), path)
 
 
 def write_saved_model(network: Any, folder: Path) -> None:
@@ -281,5 +285,34 @@ def _named(onnx: Any, converted: Any, inputs: list[str]) -> Any:
         for axis, label in enumerate(("n", "h", "w")):
             # Each tensor has its own free sizes: the inputs' heights differ by their resolutions.
             value.type.tensor_type.shape.dim[axis].dim_param = label if axis == 0 else f"{value.name}_{label}"
+    onnx.checker.check_model(converted)
+    return converted
+
+
+def _round(model: keras.Model) -> None:
+    """Round the kernels to what float16 holds (11 significant bits), so that files can store them as that."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            layer.set_weights([_as_half(values).astype(np.float32) for values in layer.get_weights()])
+
+
+def _as_half(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    fits = values.size >= LARGE and np.abs(values).max() <= np.finfo(np.float16).max
+    return values.astype(np.float16) if fits else values
+
+
+def _halved(onnx: Any, converted: Any) -> Any:
+    """The graph with its rounded kernels stored as float16 and cast to float32 when it is loaded: half the size."""
+    graph = converted.graph
+    for tensor in list(graph.initializer):
+        values = onnx.numpy_helper.to_array(tensor)
+        half = _as_half(values) if values.dtype == np.float32 else values
+        # Only what was rounded before: the file must hold the very network that the parity check has seen.
+        if half.dtype != np.float16 or not np.array_equal(half.astype(np.float32), values):
+            continue
+        stored = onnx.numpy_helper.from_array(half, f"{tensor.name}_float16")
+        graph.node.insert(0, onnx.helper.make_node("Cast", [stored.name], [tensor.name], to=onnx.TensorProto.FLOAT))
+        graph.initializer.remove(tensor)
+        graph.initializer.append(stored)
     onnx.checker.check_model(converted)
     return converted

@@ -184,24 +184,23 @@ def _same_task(datasets: list[Dataset]) -> str:
                 f"{first.folder} is a dataset of the {first.card.task} task and {other.folder} of the "
                 f"{other.card.task} task; train on datasets of one task with the same bands."
             )
+        if other.card.patch_size != first.card.patch_size:
+            raise DatasetError(
+                f"{first.folder} has patches of {first.card.patch_size} pixels and {other.folder} of "
+                f"{other.card.patch_size}; train on datasets of one patch size."
+            )
     if not any(dataset.count("train") for dataset in datasets):
         raise DatasetError(f"{first.folder} has no training patches; make the dataset with a larger training share.")
     return first.card.task
 
 
 def _arrays(datasets: list[Dataset], split: Split) -> list[Arrays]:
-    """Tensors of a split; in memory, datasets of one patch size joined, unless they are too large for that."""
+    """Tensors of a split; joined in memory unless they are too large for that."""
     lazy = [dataset.arrays(split) for dataset in datasets if dataset.count(split)]
     size = sum(4 * int(np.prod(array.shape)) for arrays in lazy for array in arrays.values())
-    if size > IN_MEMORY:
+    if size > IN_MEMORY or not lazy:
         return lazy  # type: ignore[return-value]
-    joined: dict[int, list[dict[str, Any]]] = {}
-    for arrays in lazy:
-        joined.setdefault(arrays[TARGET].shape[1], []).append(arrays)
-    return [
-        {name: np.concatenate([np.asarray(arrays[name]) for arrays in group]) for name in group[0]}
-        for group in joined.values()
-    ]
+    return [{name: np.concatenate([np.asarray(arrays[name]) for arrays in lazy]) for name in lazy[0]}]
 
 
 def _precision(wanted: str) -> str:
