@@ -68,7 +68,7 @@ def main() -> int:
             console.print(evaluation_table(json.loads(figures.read_text(encoding="utf-8")), title=model))
             console.print()
             written.append(figures)
-        console.print("The models were trained on this scene among others, so the figures flatter them: docs/models.md.\n")
+        console.print("The models were trained on this scene too, so these figures flatter them: see docs/models.md.\n")
         with console.status("Before and after"):
             draw(sample, image, picture)
     except RuntimeError as error:
