@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,6 +92,8 @@ def write_card(card: ModelCard, folder: Path) -> Path:
     """Write a card beside its files."""
     path = folder / CARD_NAME
     text = yaml.safe_dump(card.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    # Scanners for secrets, that of the QGIS plugin site among them, take a checksum for a key unless told.
+    text = re.sub(r"^(\s*sha256: .*)$", r"\1  # pragma: allowlist secret", text, flags=re.MULTILINE)
     path.write_text(text, encoding="utf-8")
     return path
 
