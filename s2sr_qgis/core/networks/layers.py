@@ -8,13 +8,20 @@ import keras
 from keras import ops
 
 
-@keras.saving.register_keras_serializable("s2sr")
-class SpaceToDepth(keras.layers.Layer):
-    """(n, h·f, w·f, c) → (n, h, w, f·f·c): each block of f × f pixels becomes one pixel of more channels."""
+class _ByFactor(keras.layers.Layer):
+    """A layer whose one parameter is by how much it changes the size."""
 
     def __init__(self, factor: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.factor = factor
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable("s2sr")
+class SpaceToDepth(_ByFactor):
+    """(n, h·f, w·f, c) → (n, h, w, f·f·c): each block of f × f pixels becomes one pixel of more channels."""
 
     def call(self, inputs: Any) -> Any:
         n, h, w, c = ops.shape(inputs)
@@ -27,17 +34,10 @@ class SpaceToDepth(keras.layers.Layer):
         f = self.factor
         return n, h and h // f, w and w // f, f * f * c
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "factor": self.factor}
-
 
 @keras.saving.register_keras_serializable("s2sr")
-class DepthToSpace(keras.layers.Layer):
+class DepthToSpace(_ByFactor):
     """(n, h, w, f·f·c) → (n, h·f, w·f, c): the inverse of `SpaceToDepth`."""
-
-    def __init__(self, factor: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.factor = factor
 
     def call(self, inputs: Any) -> Any:
         n, h, w, c = ops.shape(inputs)
@@ -50,21 +50,14 @@ class DepthToSpace(keras.layers.Layer):
         f = self.factor
         return n, h and h * f, w and w * f, c // (f * f)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "factor": self.factor}
-
 
 @keras.saving.register_keras_serializable("s2sr")
-class BilinearUpsampling(keras.layers.Layer):
+class BilinearUpsampling(_ByFactor):
     """(n, h, w, c) → (n, h·f, w·f, c), bilinear, half-pixel centres, edges replicated.
 
     Written as weighted sums of shifted copies: neither `UpSampling2D` nor `ops.image.resize` can be exported with a
     free height and width.
     """
-
-    def __init__(self, factor: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.factor = factor
 
     def call(self, inputs: Any) -> Any:
         n, h, w, c = ops.shape(inputs)
@@ -87,9 +80,6 @@ class BilinearUpsampling(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         n, h, w, c = input_shape
         return n, h and h * self.factor, w and w * self.factor, c
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "factor": self.factor}
 
 
 @keras.saving.register_keras_serializable("s2sr")
