@@ -32,6 +32,7 @@ class CreateSharpeningDataset(S2SRAlgorithm):
     SCENES, TASK, PATCH_SIZE, STEP, SCALES = "SCENES", "TASK", "PATCH_SIZE", "STEP", "SCALES"
     SPLIT, VALID, TEST, BLOCK_SIZE = "SPLIT", "VALID", "TEST", "BLOCK_SIZE"
     CLOUDS, TEACHER = "CLOUDS", "TEACHER"
+    TEACHER_VARIANTS = "TEACHER_VARIANTS"
     SIGMA, SENSOR_MTF, LICENCE, SEED, OUTPUT = "SIGMA", "SENSOR_MTF", "LICENCE", "SEED", "OUTPUT"
     COUNTS = (("TRAIN_PATCHES", "n_train"), ("VALID_PATCHES", "n_valid"), ("TEST_PATCHES", "n_test"))
 
@@ -57,6 +58,9 @@ class CreateSharpeningDataset(S2SRAlgorithm):
                                             optional=True),
                  "Folder of a model, usually a larger one, whose result on the scenes as they are is a further target.",
                  advanced=True)  # fmt: skip
+        self.add_number(self.TEACHER_VARIANTS, "Recoloured copies for the teacher", 0, 0, 64,
+                        "How often the teacher is asked about each scene in other colours too.",
+                        advanced=True)  # fmt: skip
         self.add_enum(self.SPLIT, "Split", ["auto", "blocks", "scenes"], "auto",
                       "How patches are set apart: by blocks in space with a buffer between, or by scene. auto: by "
                       "scene where there are three or more.", advanced=True)  # fmt: skip
@@ -111,6 +115,7 @@ class CreateSharpeningDataset(S2SRAlgorithm):
                 scales=self.number(parameters, self.SCALES, context),
                 clouds=self.number(parameters, self.CLOUDS, context) or None,
                 teacher=self.text(parameters, self.TEACHER, context),
+                teacher_variants=self.number(parameters, self.TEACHER_VARIANTS, context) or None,
                 sigma=self.number(parameters, self.SIGMA, context),
                 split=self.text(parameters, self.SPLIT, context),
                 block_size=self.number(parameters, self.BLOCK_SIZE, context),

@@ -18,6 +18,7 @@ from .errors import InputError, MissingPackageError
 from .progress import Progress
 
 Task = Literal["20m", "60m"]
+Engine = Literal["auto", "native", "otb"]
 Device = Literal["auto", "cpu", "cuda", "directml", "coreml"]
 Precision = Literal["auto", "float32", "float16", "int8"]
 
@@ -54,6 +55,9 @@ class CreateSharpeningDatasetJob(_Job):
     teacher: str | None = Field(
         None, description="Model whose result on the scenes as they are is a further target (distillation)."
     )
+    teacher_variants: int = Field(
+        0, ge=0, le=64, description="Recoloured copies of each scene that the teacher is asked about too."
+    )
     sigma: float | None = Field(None, gt=0, description="Gaussian blur in fine pixels; None: 1/factor (DSen2).")
     sensor_mtf: bool = Field(False, description="Blur with each band's own MTF instead of one sigma.")
     train: float = Field(0.8, ge=0, le=1, description="Share of the patches for training.")
@@ -63,6 +67,80 @@ class CreateSharpeningDatasetJob(_Job):
     block_size: int = Field(8, ge=1, description="Side of a spatial block, in patches.")
     licence: str | None = Field(None, description="Licence of the pixels, written into the card.")
     seed: int = Field(0, description="Seed of every random choice.")
+
+
+class SearchScenesJob(_Job):
+    """Find Sentinel-2 scenes over an area in a STAC catalogue, those with the least cloud over the area first."""
+
+    job: Literal["search_scenes"] = "search_scenes"
+    output: Path = Field(description="GeoJSON or GeoPackage of footprints to write.")
+    area: str = Field(description="'xmin,ymin,xmax,ymax [EPSG:n]', a vector file, or a raster whose extent is meant.")
+    start: str = Field(description="First day, 2022-06-15.")
+    end: str = Field(description="Last day, 2022-08-15.")
+    catalog: str = Field(
+        "planetary-computer", description="planetary-computer, earth-search, copernicus, or the URL of a STAC API."
+    )
+    collection: str = Field("sentinel-2-l2a", description="Collection of the catalogue.")
+    max_cloud: float = Field(30, ge=0, le=100, description="Most cloud over the whole scene, in percent.")
+    max_area_cloud: float = Field(
+        100, ge=0, le=100, description="Most cloud, cloud shadow and nodata over the area, in percent (from SCL)."
+    )
+    limit: int = Field(100, ge=1, description="Most scenes to look at.")
+    best: int | None = Field(None, ge=1, description="Keep only so many, the best ones.")
+
+
+class CreateCrossSensorDatasetJob(_Job):
+    """Cut pairs of a Sentinel-2 scene and a finer sensor's image: OTBTF's super-resolution tutorial in one run."""
+
+    job: Literal["create_cross_sensor_dataset"] = "create_cross_sensor_dataset"
+    xs: str = Field(description="Multispectral image of the finer sensor: GeoTIFF or DIMAP (DIM_*.XML).")
+    pan: str | None = Field(None, description="Its panchromatic image; without it the XS image itself is the target.")
+    output: Path = Field(description="Folder of the dataset.")
+    scene: str | None = Field(None, description="The Sentinel-2 scene; not given: searched over the XS image.")
+    scene_options: SceneOptions = Field(default_factory=SceneOptions, description="How to read the scene.")
+    search: SearchScenesJob | None = Field(None, description="How to search where no scene is given.")
+    bands: list[str] = Field(
+        default=["B04", "B03", "B02", "B08"], min_length=1, description="Sentinel-2 bands in the order of the XS bands."
+    )
+    ratio: int | None = Field(None, ge=1, description="Without PAN: how much coarser the low-resolution patches are.")
+    interpolation: Literal["bicubic", "linear", "nearest"] = Field("bicubic", description="Superimpose's interpolator.")
+    pansharpening: Literal["rcs", "lmvm", "bayes"] = Field("rcs", description="BundleToPerfectSensor's method.")
+    patch_size: int = Field(
+        32, ge=4, description="Side of a low-resolution patch; the target's is that times the ratio."
+    )
+    step: int | None = Field(None, ge=1, description="Distance between patches, low-resolution pixels; the patch size.")
+    strategy: Literal["split", "chessboard", "all"] = Field("split", description="Which split a patch goes to.")
+    train: float = Field(0.8, ge=0, le=1, description="Share of the patches for training.")
+    valid: float = Field(0.1, ge=0, le=1, description="Share for validation while training.")
+    test: float = Field(0.1, ge=0, le=1, description="Share kept for the figures of the finished model.")
+    block_size: int = Field(4, ge=1, description="Side of a spatial block, in patches.")
+    mask: str | None = Field(None, description="Raster on the XS grid: patches only where it is not 0.")
+    nodata: float | None = Field(None, description="Nodata of XS and PAN where the files do not say it.")
+    engine: Engine = Field("auto", description="native (rasterio, NumPy) or otb (Orfeo ToolBox); auto: native.")
+    compat: Literal["none", "otbtf"] = Field("none", description="otbtf: OTBTF's own patches, its quirks included.")
+    coregister: bool = Field(False, description="Shift the Sentinel-2 scene by the median shift that was measured.")
+    harmonize: bool = Field(False, description="Bring the reference's bands to the scene's radiometry (slope, offset).")
+    max_shift: float = Field(1.0, gt=0, description="Largest median shift of the pair, in Sentinel-2 pixels.")
+    max_days: float = Field(60, gt=0, description="Most days between the two images.")
+    min_correlation: float = Field(0.3, ge=0, le=1, description="Least correlation of each pair of bands.")
+    force: bool = Field(False, description="Make the dataset though the pair is beyond these limits.")
+    licence: str | None = Field(None, description="Licence of the reference's pixels, written into the card.")
+    seed: int = Field(0, description="Seed of every random choice.")
+
+
+class SimulateJob(_Job):
+    """Make a Sentinel-2 image out of a finer one: the sensor's MTF, its sampling, its noise."""
+
+    job: Literal["simulate"] = "simulate"
+    image: str = Field(description="The finer image; its bands are Sentinel-2's by name, see bands.")
+    output: Path = Field(description="GeoTIFF to write: the Sentinel-2 bands at their own spacing.")
+    bands: list[str] = Field(
+        default=["B04", "B03", "B02", "B08"], min_length=1, description="What each band of the image stands for."
+    )
+    spacing: float = Field(10.0, gt=0, description="Pixel size of the simulated image in metres.")
+    gain: float = Field(1.0, gt=0, description="Image values times this are DN (reflectance times 10000).")
+    noise: bool = Field(True, description="Add the instrument's noise.")
+    seed: int = Field(0, description="Seed of the noise.")
 
 
 class TrainJob(_Job):
@@ -172,6 +250,9 @@ class CheckEnvironmentJob(_Job):
 
 Job = Annotated[
     CreateSharpeningDatasetJob
+    | SearchScenesJob
+    | CreateCrossSensorDatasetJob
+    | SimulateJob
     | TrainJob
     | ExportJob
     | ImportDSen2Job
@@ -209,6 +290,18 @@ def run(job: Job, progress: Progress | None = None) -> dict[str, Any]:
         from .dataset.sharpening import create_sharpening_dataset
 
         return create_sharpening_dataset(job, progress)
+    if isinstance(job, SearchScenesJob):
+        from .scene.search import search_scenes
+
+        return search_scenes(job, progress)
+    if isinstance(job, CreateCrossSensorDatasetJob):
+        from .dataset.cross_sensor import create_cross_sensor_dataset
+
+        return create_cross_sensor_dataset(job, progress)
+    if isinstance(job, SimulateJob):
+        from .dataset.simulate import simulate
+
+        return simulate(job, progress)
     if isinstance(job, TrainJob | ExportJob | ImportDSen2Job):
         with _training_packages():
             return _run_training(job, progress)

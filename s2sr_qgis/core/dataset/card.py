@@ -43,8 +43,12 @@ class PatchCard(_Part):
 
     name: str
     bands: list[str]
-    resolution: int = Field(description="Pixel size in metres that this tensor has in a scene of full resolution.")
+    resolution: float = Field(description="Pixel size in metres that this tensor has in a scene of full resolution.")
     size: int
+
+    def coarser(self, spacing: float = 10) -> int:
+        """How many pixels of this size, in metres, one pixel of this tensor is wide."""
+        return round(self.resolution / spacing)
 
 
 class SourceCard(_Part):

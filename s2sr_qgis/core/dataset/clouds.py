@@ -55,7 +55,7 @@ def add_clouds(images: dict[str, Float], tensors: list[PatchCard], pixel: float,
     height = rng.uniform(0, 6000) * float(rng.random() < 0.8)
     drift = rng.choice([-1.0, 1.0]) * height * PARALLAX + rng.normal(0, 12), rng.normal(0, 12)  # m/s, wind included
     for tensor in tensors:
-        coarser = tensor.resolution // tensors[0].resolution
+        coarser = tensor.coarser(tensors[0].resolution)
         for index, band in enumerate(tensor.bands):
             moved = [component * DELAY[band] / pixel for component in drift]
             cover, cloud = (

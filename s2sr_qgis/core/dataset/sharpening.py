@@ -74,7 +74,7 @@ class _Recipe:
     @property
     def reach(self) -> int:
         """How far a patch depends on the ground around it; whole pixels of every input."""
-        pixels = max(self.radius(t) * t.resolution / (10 * self.factor) for t in self.inputs)
+        pixels = max(self.radius(t) * t.coarser() / self.factor for t in self.inputs)
         return max(math.ceil(pixels / self.factor), 1) * self.factor
 
 
@@ -159,7 +159,9 @@ def _fill(
                     _cut(scene, area, partition, recipe, 2**level, writer, progress, (90 * done + span, 0), sky)
             if teacher:
                 taught = 0
-                for split, pair in taught_pairs(scene, area, partition, recipe.tensors, recipe.step, teacher, progress):
+                rng = np.random.default_rng((job.seed, number))
+                lesson = (scene, area, partition, recipe.tensors, recipe.step, teacher, job.teacher_variants, rng)
+                for split, pair in taught_pairs(*lesson, progress):
                     writer.add(split, pair)
                     taught += 1
                 progress.log(f"{scene.name} with {teacher.card.name}'s result: {taught} patches.")
@@ -328,7 +330,7 @@ def _patch(image: Float, y: int, x: int, recipe: _Recipe, tensor: PatchCard) -> 
 
 def _support(bad: Mask, y: int, x: int, recipe: _Recipe, tensor: PatchCard) -> Mask:
     """The pixels of an input, before the reduction, that a patch depends on."""
-    finer = 10 * recipe.factor // tensor.resolution
+    finer = recipe.factor // tensor.coarser()
     radius, side = recipe.radius(tensor), recipe.size * finer
     top, left = y * finer, x * finer
     return bad[max(top - radius, 0) : top + side + radius, max(left - radius, 0) : left + side + radius]
@@ -340,7 +342,7 @@ def _read(scene: Scene, area: Window, window: Window, tensor: PatchCard, factor:
     Returns DN without offset, (bands, h, w), and where any band has nodata or is saturated, (h, w). Reads in parts, so
     that a coarse scale does not need the whole ground in memory at full resolution.
     """
-    pixel = tensor.resolution // 10 * scale  # 10 m pixels of a pixel of the result
+    pixel = tensor.coarser() * scale  # 10 m pixels of a pixel of the result
     unit = factor * scale
     left, top = area.col + window.col * unit, area.row + window.row * unit
     width, height = window.width * unit, window.height * unit

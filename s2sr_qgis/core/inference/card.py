@@ -24,7 +24,11 @@ class TensorCard(_Part):
 
     name: str
     bands: list[str]
-    resolution: int = Field(description="Pixel size in metres in a scene of full resolution.")
+    resolution: float = Field(description="Pixel size in metres in a scene of full resolution.")
+
+    def coarser(self, spacing: float = 10) -> int:
+        """How many pixels of this size, in metres, one pixel of this tensor is wide."""
+        return round(self.resolution / spacing)
 
 
 class ModelFile(_Part):

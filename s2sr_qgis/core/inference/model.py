@@ -54,14 +54,14 @@ class Model:
         _check_tensors(card, set(self._types), {o.name for o in session.get_outputs()})
 
     @property
-    def finest(self) -> int:
+    def finest(self) -> float:
         """Pixel size of the finest input and of the outputs, in metres (10)."""
         return min(tensor.resolution for tensor in self.card.inputs)
 
     @property
     def multiple(self) -> int:
         """What the sides of the finest input must be multiples of: the network's own demand and the coarsest band's."""
-        return math.lcm(self.card.multiple, *(t.resolution // self.finest for t in self.card.inputs))
+        return math.lcm(self.card.multiple, *(t.coarser(self.finest) for t in self.card.inputs))
 
     @property
     def halo(self) -> int:
@@ -72,7 +72,7 @@ class Model:
         """How many times coarser than the finest an input band is."""
         for tensor in self.card.inputs:
             if band in tensor.bands:
-                return tensor.resolution // self.finest
+                return tensor.coarser(self.finest)
         raise ModelError(f"The model {self.card.name} takes no {band}; it takes {', '.join(self.card.input_bands)}.")
 
     def infer(self, bands: dict[str, Float]) -> dict[str, Float]:

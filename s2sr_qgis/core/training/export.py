@@ -56,7 +56,7 @@ def describe(network: Any, run: RunCard, *, name: str, title: str) -> ModelCard:
     """The card of a network, its receptive radius measured; without the files, which `write_model` adds."""
     inputs = [TensorCard(name=t.name, bands=t.bands, resolution=t.resolution) for t in run.tensors[:-1]]
     levels = sorted({source.level for source in run.sources if source.level})
-    multiple = max(tensor.resolution for tensor in inputs) // 10
+    multiple = max(tensor.coarser() for tensor in inputs)
     return ModelCard(
         name=name,
         title=title,
@@ -66,7 +66,7 @@ def describe(network: Any, run: RunCard, *, name: str, title: str) -> ModelCard:
         inputs=inputs,
         outputs=[TensorCard(name=OUTPUT, bands=run.tensors[-1].bands, resolution=10)],
         scaling=run.scaling,
-        radius=measure_radius(network.model, {tensor.name: tensor.resolution // 10 for tensor in inputs}),
+        radius=measure_radius(network.model, {tensor.name: tensor.coarser() for tensor in inputs}),
         multiple=multiple,
         parameters=network.model.count_params(),
         mflop_per_pixel=round(network.mflop_per_pixel(), 3),
@@ -201,10 +201,11 @@ def measure_radius(model: keras.Model, factors: dict[str, int]) -> int:
 def random_patches(card: ModelCard) -> dict[str, np.ndarray[Any, Any]]:
     """Noise in the range of reflectances, DN, as two patches of each input."""
     rng = np.random.default_rng(1)
-    side = 16 * max(tensor.resolution for tensor in card.inputs)
+    finest = min(tensor.resolution for tensor in card.inputs)
+    side = 16 * max(tensor.coarser(finest) for tensor in card.inputs)
     return {
         tensor.name: rng.uniform(
-            0, 8000, (2, side // tensor.resolution, side // tensor.resolution, len(tensor.bands))
+            0, 8000, (2, side // tensor.coarser(finest), side // tensor.coarser(finest), len(tensor.bands))
         ).astype(np.float32)
         for tensor in card.inputs
     }

@@ -1,0 +1,98 @@
+"""An image that is read by windows, whatever makes its pixels: a file, or a computation on other images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterWindow
+
+from ..errors import InputError
+from .grid import Grid, Window
+
+
+class Image(Protocol):
+    """Pixels on a grid, read by windows.
+
+    ``nodata`` marks pixels without a value (NaN always does); None: every pixel has one.
+    """
+
+    @property
+    def grid(self) -> Grid:
+        """Which pixels there are."""
+        ...
+
+    @property
+    def bands(self) -> Sequence[str]:
+        """Names of the bands in their order; what the file calls them, or ``1``, ``2`` …"""
+        ...
+
+    @property
+    def nodata(self) -> float | None:
+        """The value of pixels without a value."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of what `read` gives."""
+        ...
+
+    def read(self, window: Window | None = None) -> NDArray[Any]:
+        """Pixels of a window inside the grid (everything where none is given), (bands, height, width)."""
+        ...
+
+
+class FileImage:
+    """A raster file as an `Image`; a context manager. Raises `InputError` where it cannot be opened or is not north-up.
+
+    ``nodata`` overrides the file's own. ``bands`` picks bands by number, from 1 on, in the order wanted.
+    """
+
+    def __init__(self, path: str | Path, nodata: float | None = None, bands: Sequence[int] | None = None) -> None:
+        self.path = Path(path)
+        try:
+            self._file = rasterio.open(path)
+        except RasterioError as error:
+            raise InputError(f"{path} cannot be opened as a raster: {error}.") from error
+        file = self._file
+        t = file.transform
+        if t.b or t.d or t.a <= 0 or t.e >= 0:
+            self.close()
+            raise InputError(f"{path} is not north-up (its transform is {tuple(t)[:6]}); warp it first, with gdalwarp.")
+        self.numbers = list(bands or range(1, file.count + 1))
+        if max(self.numbers) > file.count:
+            self.close()
+            raise InputError(f"{path} has {file.count} bands, but band {max(self.numbers)} is asked for.")
+        square = math.isclose(t.a, -t.e, rel_tol=1e-9)
+        self.grid = Grid(file.crs, t.c, t.f, t.a, file.width, file.height, None if square else -t.e)
+        self.bands = [file.descriptions[n - 1] or str(n) for n in self.numbers]
+        self.nodata = file.nodata if nodata is None else nodata
+        self.dtype = np.dtype(file.dtypes[self.numbers[0] - 1])
+
+    def read(self, window: Window | None = None) -> NDArray[Any]:
+        """See `Image.read`. Raises `InputError` where the file is damaged."""
+        w = window or self.grid.window
+        try:
+            pixels: NDArray[Any] = self._file.read(self.numbers, window=RasterWindow(w.col, w.row, w.width, w.height))
+        except RasterioError as error:
+            raise InputError(f"{self.path} is damaged and cannot be read: {error}.") from error
+        return pixels
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> FileImage:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
