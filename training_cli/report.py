@@ -95,7 +95,7 @@ def _test_table(test: Mapping[str, Any]) -> Table:
 def _models_table(models: list[dict[str, Any]]) -> Table:
     table = Table("model", "sharpens", "for", box=None, pad_edge=False, header_style="bold")
     table.add_column("parameters", justify="right")
-    table.add_column("MFLOP per 10 m pixel", justify="right")
+    table.add_column("MFLOP per output pixel", justify="right")
     table.add_column("")
     for model in models:
         size = f"{model['parameters'] / 1e6:.2f} M"

@@ -29,7 +29,9 @@ Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 TARGET = "target"
 FACTOR: dict[str, int] = {"20m": 2, "60m": 6}
-"""By how much a scene is degraded for each task: the ratio between the sharpened bands and 10 m."""
+"""By how much a scene is degraded for each sharpening task: the ratio between the sharpened bands and 10 m."""
+CROSS_SENSOR = "cross-sensor"
+"""The task of a finer sensor's image as the target: tensors ``input_lr`` and ``target``."""
 
 Index = int | slice | Sequence[int] | NDArray[np.integer[Any]]
 
@@ -66,27 +68,32 @@ class SourceCard(_Part):
 class DatasetCard(_Part):
     """What a dataset is made of.
 
-    ``factor``: how much coarser the pairs are than a scene of full resolution. ``sigma``: Gaussian blur of each band
-    before the reduction, in pixels of the finer grid. ``scaling``: stored value times this is reflectance.
+    ``factor``: how much coarser the pairs are than a scene of full resolution; of the cross-sensor task, how much
+    coarser the input is than the target. ``sigma``: Gaussian blur of each band before the reduction, in pixels of the
+    finer grid; empty where nothing was degraded. ``scaling``: stored value times this is reflectance.
     ``scales``: 2 means that pairs of the scene reduced by 2 are there too, and so on. ``clouds``: how often each scene
-    is there once more, under simulated clouds. ``teacher``: model whose result at full resolution is a target too.
+    is there once more, under simulated clouds. ``teacher``: model whose result at full resolution is a target too,
+    ``teacher_variants``: how often on recoloured copies of each scene.
     """
 
-    task: Literal["20m", "60m"]
+    task: Literal["20m", "60m", "cross-sensor"]
     factor: int
     tensors: list[PatchCard]
     counts: dict[Split, int]
     patch_size: int
     step: int
-    scales: int
+    scales: int = 1
     clouds: int = 0
     teacher: str | None = None
-    sigma: dict[str, float]
+    teacher_variants: int = 0
+    sigma: dict[str, float] = Field(default_factory=dict)
     sensor_mtf: bool = False
     scaling: float = 1e-4
-    split: Literal["blocks", "scenes"]
+    split: Literal["blocks", "scenes", "chessboard", "all", "otbtf"] = Field(
+        description="How patches were shared out: spatial blocks, whole scenes, OTBTF's strategies."
+    )
     proportions: dict[Split, float] = Field(default_factory=dict)
-    block_size: int = Field(description="Side of a spatial block, in patches.")
+    block_size: int = Field(1, description="Side of a spatial block, in patches.")
     seed: int
     sources: list[SourceCard]
     s2sr: str = Field("", description="Version that wrote the dataset.")

@@ -45,11 +45,12 @@ class ModelCard(_Part):
     ``scaling``: a tensor's value times this is reflectance (1e-4: the network takes DN without offset).
     ``radius``: receptive radius in pixels of the finest input, measured. ``multiple``: sides of the finest input must
     be multiples of this. ``upsampling`` names the kernel the network adds its detail to; it is part of the network.
+    Outputs have one pixel size, that of the finest input or a whole number of times finer (cross-sensor).
     """
 
     name: str
     title: str
-    task: Literal["20m", "60m"]
+    task: Literal["20m", "60m", "cross-sensor"]
     network: str
     processing_levels: list[Literal["L1C", "L2A"]]
     inputs: list[TensorCard]
@@ -59,12 +60,22 @@ class ModelCard(_Part):
     radius: int
     multiple: int
     parameters: int
-    mflop_per_pixel: float = Field(description="Million floating-point operations per 10 m pixel.")
+    mflop_per_pixel: float = Field(description="Million floating-point operations per output pixel.")
     files: list[ModelFile]
     training: dict[str, Any] = Field(default_factory=dict, description="Data with licences, recipe, seed.")
     metrics: dict[str, Any] = Field(default_factory=dict)
     licence: str = ""
     source: str = ""
+
+    @property
+    def finest(self) -> float:
+        """Pixel size of the finest input, in metres."""
+        return min(tensor.resolution for tensor in self.inputs)
+
+    @property
+    def scale(self) -> int:
+        """How many times finer than the finest input the outputs are."""
+        return max(round(self.finest / self.outputs[0].resolution), 1)
 
     @property
     def input_bands(self) -> list[str]:

@@ -55,8 +55,13 @@ class Model:
 
     @property
     def finest(self) -> float:
-        """Pixel size of the finest input and of the outputs, in metres (10)."""
-        return min(tensor.resolution for tensor in self.card.inputs)
+        """Pixel size of the finest input in metres; the outputs' is `scale` times smaller."""
+        return self.card.finest
+
+    @property
+    def scale(self) -> int:
+        """How many times finer than the finest input the outputs are: 1 for sharpening, the ratio of cross-sensor."""
+        return self.card.scale
 
     @property
     def multiple(self) -> int:
@@ -78,7 +83,8 @@ class Model:
     def infer(self, bands: dict[str, Float]) -> dict[str, Float]:
         """Run the network as it is: no NaN, sides multiples of `multiple`, no halo added.
 
-        ``bands``: reflectance, float32 (h, w) at native resolution. Returns reflectance, float32 (H, W) at the finest.
+        ``bands``: reflectance, float32 (h, w) at native resolution. Returns reflectance, float32 (H, W) at the finest,
+        times `scale`.
         """
         feed = {t.name: self._tensor(t, bands) for t in self.card.inputs}
         try:
@@ -109,8 +115,8 @@ class Model:
         protocol fit as well. ``tile_size``: side of a window in fine pixels; it changes memory and speed, not the
         result.
 
-        Returns reflectance, float32 (H, W) at the finest resolution, for each of ``card.output_bands``; NaN exactly
-        where that band's own coarse pixel is NaN. Raises `ModelError` when bands are missing or sizes do not fit.
+        Returns reflectance, float32 (H, W) at the finest resolution, or `scale` times finer, for each of
+        ``card.output_bands``; NaN exactly where that band's own coarse pixel is NaN. Raises `ModelError` when bands are missing or sizes do not fit.
         """
         area = self._area(bands)
         valid = {band: np.isfinite(bands[band]) for band in self.card.input_bands}
@@ -118,7 +124,9 @@ class Model:
             band: fill(np.asarray(bands[band], np.float32), ok, REACH / self.factor(band)) for band, ok in valid.items()
         }
         size = max(tile_size // self.multiple, 1) * self.multiple
-        out = {band: np.empty(area.shape, np.float32) for band in self.card.output_bands}
+        scale = self.scale
+        fine = area.finer(scale)
+        out = {band: np.empty(fine.shape, np.float32) for band in self.card.output_bands}
         for tile in tiles(area, size, self.halo, self.multiple):
             have = tile.padded.clipped(area.width, area.height)
             seen = {}
@@ -127,10 +135,11 @@ class Model:
                 part = crop(image, area.scaled(f), have.scaled(f))
                 seen[band] = mirrored(part, have.scaled(f), tile.padded.scaled(f))
             for band, image in self.infer(seen).items():
-                crop(out[band], area, tile.core)[...] = crop(image, tile.padded, tile.core)
+                core = tile.core.finer(scale)
+                crop(out[band], fine, core)[...] = crop(image, tile.padded.finer(scale), core)
         for band, image in out.items():
             if band in valid and not valid[band].all():
-                f = self.factor(band)
+                f = self.factor(band) * scale
                 image[~valid[band].repeat(f, axis=0).repeat(f, axis=1)] = np.nan
         return out
 

@@ -29,6 +29,10 @@ class Window:
             raise ValueError(f"{self} is not on the {factor} times coarser grid")
         return Window(self.col // factor, self.row // factor, self.width // factor, self.height // factor)
 
+    def finer(self, factor: int) -> Window:
+        """The same ground on a grid ``factor`` times finer."""
+        return Window(self.col * factor, self.row * factor, self.width * factor, self.height * factor)
+
     def grown(self, halo: int) -> Window:
         """The window with ``halo`` more pixels on each side (may lie partly outside the grid)."""
         return Window(self.col - halo, self.row - halo, self.width + 2 * halo, self.height + 2 * halo)
