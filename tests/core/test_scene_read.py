@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyogrio
 import pytest
+import rasterio
 from products import CORNER, L2A_BANDS, make_band_folder, make_safe, make_stack, write_band, zip_safe
 from pyogrio.raw import write as write_vector
 from rasterio.warp import transform_bounds
@@ -236,3 +237,25 @@ def test_roi_file_without_features(scene: Scene, tmp_path: Path) -> None:
 
 def test_pyogrio_is_a_base_dependency() -> None:
     assert pyogrio.__gdal_version__ >= (3, 5, 0)
+
+
+def test_scene_classification_is_read_on_the_grid(tmp_path):
+    folder = make_band_folder(tmp_path / "scene", size=60)
+    with rasterio.open(folder / "B05.tif") as band:
+        profile = {**band.profile, "dtype": "uint8", "nodata": None}
+        corner = band.transform
+    classes = np.arange(40 * 40, dtype=np.uint8).reshape(40, 40) % 12
+    # A file that begins 2 pixels (40 m) further north-west than the bands, and ends before them.
+    profile.update(width=20, height=20, transform=rasterio.Affine(20, 0, corner.c - 40, 0, -20, corner.f + 40))
+    with rasterio.open(folder / "T31_SCL_20m.tif", "w", **profile) as file:
+        file.write(classes[:20, :20], 1)
+    with open_scene(folder) as scene:
+        read = scene.read_scl(Window(2, 0, 58, 60))
+    expected = np.zeros((30, 30), np.uint8)
+    expected[:18, :18] = classes[2:20, 2:20]
+    np.testing.assert_array_equal(read, expected.repeat(2, 0).repeat(2, 1)[:, 2:])
+
+
+def test_a_scene_without_classification_says_so(tmp_path):
+    with open_scene(make_band_folder(tmp_path / "scene", size=60)) as scene:
+        assert scene.read_scl() is None

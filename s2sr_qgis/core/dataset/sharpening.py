@@ -191,6 +191,7 @@ def _fill(
         scales=job.scales,
         clouds=job.clouds,
         teacher=teacher.card.name if teacher else None,
+        teacher_variants=job.teacher_variants if teacher else 0,
         sigma=recipe.sigmas,
         sensor_mtf=job.sensor_mtf,
         split=plan.method,

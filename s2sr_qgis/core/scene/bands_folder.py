@@ -14,6 +14,8 @@ from .scene import Scene
 
 _BAND_FILE = re.compile(r"^(?:.*[_.\- ])?(B(?:0?[1-9]|1[0-2]|8A))(?:_(\d\d)m)?\.(?:tiff?|jp2)$", re.IGNORECASE)
 
+_SCL_FILE = re.compile(r"^(?:.*[_.\- ])?SCL(?:_20m)?\.(?:tiff?|jp2)$", re.IGNORECASE)
+
 
 def band_of_file(name: str) -> tuple[str, int | None] | None:
     """The band that a file's name ends in, and the resolution where the name says it (``_20m``)."""
@@ -40,7 +42,8 @@ def open_bands_folder(folder: Path, options: SceneOptions) -> Scene:
             if len(header.dtypes) != 1:
                 raise InputError(f"{path} has {len(header.dtypes)} bands, though its name says it is {name} alone.")
             found[name] = Found(file, header)
-        return build_scene(facts, found, options, pool)
+        scl = next((path for path in sorted(folder.iterdir()) if _SCL_FILE.match(path.name)), None)
+        return build_scene(facts, found, options, pool, RasterFile(str(scl), str(scl)) if scl else None)
     except BaseException:
         pool.close()
         raise

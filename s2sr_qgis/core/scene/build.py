@@ -113,7 +113,9 @@ def _compact_time(text: str) -> datetime | None:
     return time.replace(tzinfo=timezone.utc)
 
 
-def build_scene(facts: Facts, found: dict[str, Found], options: SceneOptions, pool: FilePool) -> Scene:
+def build_scene(
+    facts: Facts, found: dict[str, Found], options: SceneOptions, pool: FilePool, scl: RasterFile | None = None
+) -> Scene:
     """Settle radiometry and common grid of the bands found. Raises `InputError`."""
     found = {name: found[name] for name in BANDS if name in found}
     if not found:
@@ -161,6 +163,7 @@ def build_scene(facts: Facts, found: dict[str, Found], options: SceneOptions, po
         multiple=alignment.multiple,
         warnings=warnings,
         files=pool,
+        scl=scl,
     )
 
 

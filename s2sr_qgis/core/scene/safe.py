@@ -234,11 +234,14 @@ def open_safe(tree: FolderTree | ZipTree, inside: str, source: str, options: Sce
     pool = FilePool()
     try:
         found = {}
-        for name, member in _members(metadata, tree, inside, label).items():
+        members = _members(metadata, tree, inside, label)
+        for name, member in members.items():
             file = tree.open(member)
             offset = _offset(metadata, BANDS[name].band_id, label, options)
             found[name] = Found(file, pool.header(file), 1, offset, metadata.quantification or QUANTIFICATION)
-        return build_scene(metadata.facts, found, options, pool)
+        granule = PurePosixPath(next(iter(members.values()))).parts[1]
+        classified = [m for m in tree.images() if m.endswith("_SCL_20m.jp2") and granule in PurePosixPath(m).parts]
+        return build_scene(metadata.facts, found, options, pool, tree.open(classified[0]) if classified else None)
     except BaseException:
         pool.close()
         raise

@@ -62,6 +62,7 @@ class Scene:
 
     ``grid`` is the 10 m grid of the ground that all bands cover; its size and corner are multiples of the coarsest
     band's pixel, that is of ``multiple`` 10 m pixels (6, 2 or 1). ``warnings`` are sentences for the user's log.
+    ``scl``: the file of Level-2A's scene classification, where the product has one.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Scene:
     multiple: int
     warnings: list[str] = field(default_factory=list)
     files: FilePool = field(default_factory=FilePool, repr=False)
+    scl: RasterFile | None = None
 
     def __enter__(self) -> Scene:
         return self
@@ -120,6 +122,29 @@ class Scene:
                 data, valid, saturated = _block_mean(data, valid, saturated, factor)
             pixels.data[name], pixels.valid[name], pixels.saturated[name] = data, valid, saturated
         return pixels
+
+    def read_scl(self, window: Window | None = None) -> NDArray[np.uint8] | None:
+        """Scene classification (0 to 11) at the pixels of a window of `grid`, (rows, columns); 0 beyond its file.
+
+        None where the scene has none: Level-1C, or bands without georeference.
+        """
+        if self.scl is None or self.grid.crs is None:
+            return None
+        grid, header = self.grid.crop(window or self.grid.window), self.files.header(self.scl)
+        t = header.transform
+        x = (grid.x - t.c + (np.arange(grid.width) + 0.5) * grid.spacing) / t.a
+        y = (grid.y - t.f - (np.arange(grid.height) + 0.5) * grid.pixel_height) / t.e
+        columns, rows = np.floor(x).astype(int), np.floor(y).astype(int)
+        inside = Window(columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
+        inside = inside.clipped(header.width, header.height)
+        classes = np.zeros(grid.window.shape, np.uint8)
+        if header.crs != grid.crs or not inside.width or not inside.height:
+            return classes
+        stored = self.files.read(self.scl, 1, inside)
+        here = (columns >= inside.col) & (columns < inside.col + inside.width)
+        there = (rows >= inside.row) & (rows < inside.row + inside.height)
+        classes[np.ix_(there, here)] = stored[np.ix_(rows[there] - inside.row, columns[here] - inside.col)]
+        return classes
 
     def roi_window(self, roi: str) -> Window:
         """The window of `grid` that covers a region, snapped outwards to the coarsest band's pixels.

@@ -101,7 +101,7 @@ def open_stac(source: str, options: SceneOptions) -> Scene:
             found[name] = Found(file, pool.header(file), 1, offset, quantification)
         if _flag(properties) is not None and options.radiometric_offset is None:
             facts.warnings += _doubts(facts, found, pool)
-        return build_scene(facts, found, options, pool)
+        return build_scene(facts, found, options, pool, scl_file(item, source))
     except BaseException:
         pool.close()
         raise
@@ -230,6 +230,12 @@ def _doubts(facts: Facts, found: dict[str, Found], pool: FilePool) -> list[str]:
     return [
         f"{facts.name} says that the radiometric offset is {wrong}; if the flag is wrong, give an offset of {right}."
     ]
+
+
+def scl_file(item: dict[str, Any], source: str) -> RasterFile | None:
+    """Level-2A's scene classification as the item has it; None where it has none. Raises `InputError`."""
+    key = next((key for key in ("SCL", "scl", "SCL_20m", "SCL_60m", "scl-jp2") if key in item["assets"]), None)
+    return _asset_file(str(item["assets"][key].get("href", "")), source, key) if key else None
 
 
 def _asset_file(href: str, source: str, key: str) -> RasterFile:

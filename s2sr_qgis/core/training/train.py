@@ -28,6 +28,9 @@ IN_MEMORY = 6e9
 
 MODEL = "model.keras"
 
+RECORDED = {"factor", "counts", "patch_size", "step", "scales", "clouds", "teacher", "teacher_variants", "seed"}
+"""What a run's card keeps of each dataset's."""
+
 
 def train(job: TrainJob, progress: Progress) -> dict[str, Any]:
     """Train a network, then load the saved model and score it on the test split.
@@ -93,7 +96,8 @@ def _fit(
         sources=[source for dataset in datasets for source in dataset.card.sources],
         datasets=[
             dataset.card.model_dump(
-                mode="json", include={"factor", "counts", "patch_size", "step", "scales", "clouds", "teacher", "seed"}
+                mode="json",
+                include=RECORDED,
             )
             for dataset in datasets
         ],
