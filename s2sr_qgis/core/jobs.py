@@ -96,9 +96,14 @@ class CreateCrossSensorDatasetJob(_Job):
     xs: str = Field(description="Multispectral image of the finer sensor: GeoTIFF or DIMAP (DIM_*.XML).")
     pan: str | None = Field(None, description="Its panchromatic image; without it the XS image itself is the target.")
     output: Path = Field(description="Folder of the dataset.")
-    scene: str | None = Field(None, description="The Sentinel-2 scene; not given: searched over the XS image.")
+    scene: str | None = Field(
+        None, description="The Sentinel-2 scene; not given: the clearest one over the XS image is searched."
+    )
     scene_options: SceneOptions = Field(default_factory=SceneOptions, description="How to read the scene.")
-    search: SearchScenesJob | None = Field(None, description="How to search where no scene is given.")
+    start: str | None = Field(None, description="Search: first day, 2022-06-15; max_days before the reference's date.")
+    end: str | None = Field(None, description="Search: last day, 2022-08-15; max_days after the reference's date.")
+    catalog: str = Field("planetary-computer", description="Search: name or URL of the STAC API.")
+    max_area_cloud: float = Field(5, ge=0, le=100, description="Search: most cloud over the XS image, in percent.")
     bands: list[str] = Field(
         default=["B04", "B03", "B02", "B08"], min_length=1, description="Sentinel-2 bands in the order of the XS bands."
     )
