@@ -23,6 +23,11 @@ MTF_AT_NYQUIST: dict[str, float] = {
 S2Sharp (Lanaras et al. 2017, doi:10.1109/CVPRW.2017.194; Ulfarsson et al. 2019, doi:10.1109/TGRS.2019.2906048)."""
 
 
+def sensor_sigma(band: str) -> float:
+    """The sigma, in pixels of the band, of the Gaussian whose response at the Nyquist frequency is the band's MTF."""
+    return math.sqrt(-2 * math.log(MTF_AT_NYQUIST[band])) / math.pi
+
+
 def blur_sigmas(bands: Iterable[str], factor: int, sigma: float | None, sensor_mtf: bool) -> dict[str, float]:
     """The sigma of each band's Gaussian before a reduction by ``factor``, in pixels of the finer grid.
 
@@ -30,5 +35,5 @@ def blur_sigmas(bands: Iterable[str], factor: int, sigma: float | None, sensor_m
     factor * sqrt(-2 ln(MTF)) / pi; else ``sigma``, or 1 / factor as in DSen2 where it is None.
     """
     if sensor_mtf:
-        return {band: factor * math.sqrt(-2 * math.log(MTF_AT_NYQUIST[band])) / math.pi for band in bands}
+        return {band: factor * sensor_sigma(band) for band in bands}
     return dict.fromkeys(bands, 1 / factor if sigma is None else sigma)
