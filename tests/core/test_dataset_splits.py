@@ -70,6 +70,18 @@ def test_ground_across_two_splits_has_none():
     assert across > 50
 
 
+def test_many_grounds_at_once():
+    partition = plan([Region(UTM32, TILE, 640)], (0.5, 0.3, 0.2)).partitions[0]
+    random = np.random.default_rng(0)
+    corners = random.uniform((TILE[0] - 2000, TILE[1] - 2000), (TILE[2], TILE[3]), (500, 2))
+    corners[:20, 0], corners[20:40, 1] = partition.columns[:20], partition.rows[:20]
+    bounds = np.hstack([corners, corners + random.choice([640, 3000, 20000], (500, 1))])
+    bounds[40:60, 2], bounds[40:60, 0] = partition.columns[:20], partition.columns[:20] - 640
+    found = [None if i < 0 else ("train", "valid", "test")[i] for i in partition.splits_of(bounds)]
+    assert found == [partition.split_of(tuple(b)) for b in bounds]
+    assert len(set(found)) == 4
+
+
 def test_cuts_go_through_the_middle_of_patches():
     partition = plan([Region(UTM32, TILE, 640)]).partitions[0]
     assert (((partition.columns - TILE[0]) / 640) % 1 == 0.5).all()

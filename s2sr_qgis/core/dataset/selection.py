@@ -23,10 +23,13 @@ from .points import Points
 from .splits import Partition, Region, assign, plan_splits
 from .validity import Integers, Mask, all_within, check_mask, check_size, image_name, strips, valid_pixels
 
+Bounds = NDArray[np.float64]
 Strategy = Literal["split", "chessboard", "all"]
 
 BUFFER = 5
 """So many pixels of a 6 m grid does bicubic interpolation of a 10 m image reach."""
+
+_ATTEMPTS = 16
 
 _OTBTF_SPLITS: dict[str, tuple[Split, ...]] = {"split": SPLITS, "chessboard": ("train", "valid"), "all": ("train",)}
 
@@ -117,33 +120,23 @@ def select_patches(
         raise InputError(_nothing(image, mask, patch_size, some_valid))
     shares = {"split": proportions, "chessboard": (0.5, 0.5, 0.0), "all": (1.0, 0.0, 0.0)}[strategy]
     candidates = np.argwhere(usable) * step
-    partition = Partition(np.empty(0), np.empty(0), np.zeros((1, 1), np.intp))
+    splits = np.zeros(len(candidates), np.int64)
     if strategy != "all":
-        partition, block_size = _partition(grid, candidates, patch_size, shares, block_size, seed, progress)
-    if strategy == "chessboard":
-        partition = replace(partition, table=np.indices(partition.table.shape).sum(axis=0) % 2)
-    corners, splits = [], []
-    for row, column in candidates:
-        split = partition.split_of(_ground(int(row), int(column), patch_size, buffer))
-        if split is not None:
-            corners.append((row, column))
-            splits.append(SPLITS.index(split))
-    if not corners:
+        partition, block_size = _blocks(grid, patch_size, shares, block_size, seed, progress)
+        ground = _ground(candidates, patch_size, buffer)
+        if strategy == "chessboard":
+            partition = replace(partition, table=np.indices(partition.table.shape).sum(axis=0) % 2)
+        else:
+            partition = _balanced(partition, candidates, patch_size, ground, shares, seed)
+        splits = partition.splits_of(ground)
+    kept = splits >= 0
+    if not kept.any():
         raise InputError(
             f"Every patch of {patch_size} x {patch_size} pixels lies near ground of another split; choose smaller "
             "patches, a smaller step or the strategy all."
         )
-    count = len(candidates)
-    chosen = Selection(
-        grid,
-        patch_size,
-        step,
-        np.array(corners, np.int64),
-        np.array(splits, np.int64),
-        block_size,
-        usable.size - count,
-        count - len(corners),
-    )
+    left_out = usable.size - len(candidates), int((~kept).sum())
+    chosen = Selection(grid, patch_size, step, candidates[kept], splits[kept], block_size, *left_out)
     for split, share in zip(SPLITS, shares, strict=True):
         if share > 0 and not chosen.counts[split]:
             progress.log(f"No patch is left for {split}: the image is too small for its share.", "warning")
@@ -205,32 +198,46 @@ def _nothing(image: Image, mask: Image | None, size: int, some_valid: bool) -> s
     )
 
 
-def _partition(
-    grid: Grid,
-    corners: Integers,
-    size: int,
-    shares: Sequence[float],
-    block_size: int,
-    seed: int,
-    progress: Progress,
+def _blocks(
+    grid: Grid, size: int, shares: Sequence[float], block_size: int, seed: int, progress: Progress
 ) -> tuple[Partition, int]:
-    """Blocks with a split each, so that the patches at these corners come near the shares.
-
-    In pixels, y upwards: every number is exact. By patches and not by area, since much of an image may be nodata.
-    """
+    """Spatial blocks in pixels, y upwards: every number is exact."""
     region = Region(None, (0, -grid.height, grid.width, 0), size)
     plan = plan_splits([region], shares, "blocks", block_size, seed, progress)
-    cut = plan.partitions[0]
+    return plan.partitions[0], plan.block_size
+
+
+def _balanced(
+    blocks: Partition, corners: Integers, size: int, ground: Bounds, shares: Sequence[float], seed: int
+) -> Partition:
+    """The blocks with such splits that the patches, and not the ground, come near the shares.
+
+    Much of an image may be nodata, and a split of few blocks loses most patches at their borders; so the blocks are
+    given again, with more for the splits that got too few.
+    """
     rows, columns = (corners + size / 2).T
-    inside = np.zeros(cut.table.shape)
-    np.add.at(inside, (np.searchsorted(cut.rows, -rows), np.searchsorted(cut.columns, columns)), 1)
-    table = np.zeros(cut.table.shape, np.intp)
-    table[inside > 0] = assign(inside[inside > 0], shares, np.random.default_rng(seed))
-    return replace(cut, table=table), plan.block_size
+    inside = np.zeros(blocks.table.shape)
+    np.add.at(inside, (np.searchsorted(blocks.rows, -rows), np.searchsorted(blocks.columns, columns)), 1)
+    some = inside > 0
+    aim, asked = np.asarray(shares, np.float64), np.asarray(shares, np.float64)
+    best, least = blocks, (len(shares) + 1, np.inf)
+    for attempt in range(_ATTEMPTS):
+        table = np.zeros(blocks.table.shape, np.intp)
+        table[some] = assign(inside[some], asked / asked.sum(), np.random.default_rng((seed, attempt)))
+        tried = replace(blocks, table=table)
+        counts = np.bincount(tried.splits_of(ground) + 1, minlength=len(shares) + 1)[1:]
+        given = counts / max(counts.sum(), 1)
+        off = int(((given == 0) & (aim > 0)).sum()), float(abs(given - aim).max())
+        if off < least:
+            best, least = tried, off
+        asked = asked * aim / np.maximum(given, aim / 4)
+    return best
 
 
-def _ground(row: int, column: int, size: int, buffer: int) -> tuple[float, float, float, float]:
-    return column - buffer, -(row + size + buffer), column + size + buffer, -(row - buffer)
+def _ground(corners: Integers, size: int, buffer: int) -> Bounds:
+    """(xmin, ymin, xmax, ymax) of patches and the ground around them, y upwards, (n, 4)."""
+    rows, columns = corners.T.astype(np.float64)
+    return np.stack([columns - buffer, -(rows + size + buffer), columns + size + buffer, -(rows - buffer)], axis=1)
 
 
 def _otbtf_positions(length: int, radius: int, step: int, offset: int, padded: bool) -> tuple[Integers, Integers]:

@@ -54,6 +54,18 @@ class Partition:
         found = np.unique(self.table[low : high + 1, left : right + 1])
         return SPLITS[int(found[0])] if found.size == 1 else None
 
+    def splits_of(self, bounds: NDArray[np.float64]) -> NDArray[np.intp]:
+        """`split_of` for many: index into `SPLITS` for each row (xmin, ymin, xmax, ymax), -1 where there is none."""
+        xmin, ymin, xmax, ymax = bounds.T
+        left, right = np.searchsorted(self.columns, xmin, "right"), np.searchsorted(self.columns, xmax, "left") + 1
+        low, high = np.searchsorted(self.rows, ymin, "right"), np.searchsorted(self.rows, ymax, "left") + 1
+        found = np.full(len(bounds), -1, np.intp)
+        for split in range(len(SPLITS)):
+            sums = np.pad(self.table == split, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+            blocks = sums[high, right] - sums[low, right] - sums[high, left] + sums[low, left]
+            found[blocks == (high - low) * (right - left)] = split
+        return found
+
 
 @dataclass(frozen=True)
 class Plan:
