@@ -6,6 +6,7 @@ from __future__ import annotations
 def all_algorithms() -> list:
     """One of each algorithm."""
     from .checkenvironment import CheckEnvironment
+    from .createcrosssensordataset import CreateCrossSensorDataset
     from .createsharpeningdataset import CreateSharpeningDataset
     from .evaluatemodel import EvaluateModel
     from .setupenvironment import SetUpEnvironment
@@ -14,6 +15,7 @@ def all_algorithms() -> list:
 
     return [
         CreateSharpeningDataset(),
+        CreateCrossSensorDataset(),
         TrainModel(),
         SuperResolve(),
         EvaluateModel(),

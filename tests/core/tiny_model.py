@@ -101,3 +101,52 @@ def write_scene(folder: Path, numbers: dict[str, np.ndarray], crs: str | None = 
     for band, image in numbers.items():
         write_band(folder / f"{band}.tif", image, RESOLUTION[band], crs)
     return folder
+
+
+def tiny_cross_model(folder: Path, spacing: float = 6.0, ratio: int = 4) -> Path:
+    """Write a cross-sensor model: the input bilinearly resized, plus two 5 x 5 convolutions and a pixel shuffle."""
+    rng = np.random.default_rng(3)
+    bands = ["B04", "B03", "B02", "B08"]
+    weights = {
+        "first": rng.normal(0, 0.05, (8, 4, 5, 5)).astype(np.float32),
+        "second": rng.normal(0, 0.05, (4 * ratio**2, 8, 5, 5)).astype(np.float32),
+        "scales": np.array([1, 1, ratio, ratio], np.float32),
+    }
+    pads = {"pads": [2, 2, 2, 2]}
+    nodes = [
+        helper.make_node("Transpose", ["input_lr"], ["low"], perm=[0, 3, 1, 2]),
+        helper.make_node("Resize", ["low", "", "scales"], ["base"], mode="linear"),
+        helper.make_node("Conv", ["low", "first"], ["features"], **pads),
+        helper.make_node("Relu", ["features"], ["active"]),
+        helper.make_node("Conv", ["active", "second"], ["deep"], **pads),
+        helper.make_node("DepthToSpace", ["deep"], ["detail"], blocksize=ratio),
+        helper.make_node("Add", ["base", "detail"], ["sum"]),
+        helper.make_node("Transpose", ["sum"], ["sharpened"], perm=[0, 2, 3, 1]),
+    ]
+    tensors = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", f"{name}_h", f"{name}_w", 4])
+        for name in ("input_lr", "sharpened")
+    ]
+    initial = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "tiny", tensors[:1], tensors[1:], initial)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    folder.mkdir(parents=True)
+    onnx.save(model, folder / "model.onnx")
+    parameters = sum(value.size for name, value in weights.items() if name != "scales")
+    card = ModelCard(
+        name=folder.name,
+        title="Tiny",
+        task="cross-sensor",
+        network="tiny",
+        processing_levels=["L1C", "L2A"],
+        inputs=[TensorCard(name="input_lr", bands=bands, resolution=spacing)],
+        outputs=[TensorCard(name="sharpened", bands=bands, resolution=spacing / ratio)],
+        radius=5,
+        multiple=1,
+        parameters=parameters,
+        mflop_per_pixel=2e-6 * parameters / ratio**2,
+        files=[ModelFile(file="model.onnx", precision="float32", sha256=sha256(folder / "model.onnx"))],
+    )
+    write_card(card, folder)
+    return folder

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -268,3 +269,11 @@ def _check_file(path: Path, tensor: PatchCard, count: int) -> None:
             f"{' '.join(names) or f'{found[2]} bands'}, the card says {count} patches of "
             f"{tensor.size} x {tensor.size} pixels of {' '.join(tensor.bands)}; make the dataset again."
         )
+
+
+def software_version() -> str:
+    """The installed version of this package; empty where it is not installed."""
+    try:
+        return version("s2sr")
+    except PackageNotFoundError:
+        return ""

@@ -19,8 +19,8 @@ from .card import SPLITS, TARGET, Dataset, PatchCard, Split, patch_file
 
 Float = NDArray[np.float32]
 
-COMPOSITES: dict[str, tuple[tuple[str, ...], ...]] = {"20m": (("B12", "B8A", "B05"),), "60m": (("B09",), ("B01",))}
-"""The pictures of a preview: three bands in red, green, blue, or one in grey."""
+COMPOSITES = (("B12", "B8A", "B05"), ("B09",), ("B01",), ("B04", "B03", "B02"))
+"""The pictures of a preview, those whose bands there are: three bands in red, green, blue, or one in grey."""
 
 _AT_ONCE = 64
 _SHOWN = 8
@@ -103,12 +103,13 @@ def write_preview(dataset: Dataset, split: Split, path: Path) -> None:
     chosen = sorted({round(i) for i in np.linspace(0, dataset.count(split) - 1, _SHOWN)})
     target = card.tensor(TARGET)
     source = next(t for t in card.inputs if set(target.bands) <= set(t.bands))
+    composites = [bands for bands in COMPOSITES if set(bands) <= set(target.bands)] or [tuple(target.bands[:1])]
     rows = []
     for index in chosen:
         low, high = arrays[source.name][index], arrays[TARGET][index]
         low = low.repeat(target.size // source.size, axis=0).repeat(target.size // source.size, axis=1)
         row = []
-        for bands in COMPOSITES[card.task]:
+        for bands in composites:
             fine = high[..., [target.bands.index(band) for band in bands]]
             coarse = low[..., [source.bands.index(band) for band in bands]]
             dark, bright = np.percentile(fine, 2, axis=(0, 1)), np.percentile(fine, 98, axis=(0, 1))

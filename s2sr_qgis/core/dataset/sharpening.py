@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,19 @@ from ..raster.degradation import degradation_radius, degrade
 from ..raster.grid import Window
 from ..raster.writer import atomic
 from ..scene import Scene, open_scene
-from .card import FACTOR, SPLITS, TARGET, DatasetCard, PatchCard, SourceCard, Split, layout, read_dataset, write_card
+from .card import (
+    FACTOR,
+    SPLITS,
+    TARGET,
+    DatasetCard,
+    PatchCard,
+    SourceCard,
+    Split,
+    layout,
+    read_dataset,
+    software_version,
+    write_card,
+)
 from .clouds import add_clouds
 from .distillation import check_teacher, taught_pairs
 from .mtf import blur_sigmas
@@ -199,7 +210,7 @@ def _fill(
         block_size=plan.block_size,
         seed=job.seed,
         sources=sources,
-        s2sr=_version(),
+        s2sr=software_version(),
     )
 
 
@@ -375,10 +386,3 @@ def _source(scene: Scene, licence: str | None, patches: dict[Split, int]) -> Sou
         licence=licence,
         patches=patches,
     )
-
-
-def _version() -> str:
-    try:
-        return version("s2sr")
-    except PackageNotFoundError:
-        return ""

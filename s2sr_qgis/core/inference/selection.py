@@ -76,6 +76,15 @@ def choose(
     return list({choice.folder: choice for choice in given.values()}.values()), wanted or available
 
 
+def cross_sensor_model(models: Sequence[str]) -> tuple[Path, ModelCard] | None:
+    """The cross-sensor model among those named, or None. Raises `ModelError` where it is not the only one."""
+    named = _named(models)
+    cross = next((pair for pair in named if pair[1].task == "cross-sensor"), None)
+    if cross and len(named) > 1:
+        raise ModelError(f"The model {cross[1].name} gives a finer grid than the others; run it by itself.")
+    return cross
+
+
 def _named(models: Sequence[str]) -> list[tuple[Path, ModelCard]]:
     folders = dict.fromkeys(find_model(name) for name in models)
     return [(folder, read_card(folder)) for folder in folders]
@@ -85,6 +94,7 @@ def _fitting(scene: Scene, allow_other: bool) -> list[tuple[Path, ModelCard]]:
     """The bundled models that this scene can feed, those for its own level first."""
     cards = [(folder, read_card(folder)) for folder in bundled_models().values()]
     cards = [(folder, card) for folder, card in cards if all(band in scene.bands for band in card.input_bands)]
+    cards = [(folder, card) for folder, card in cards if card.task != "cross-sensor"]
     own = [pair for pair in cards if scene.level is None or scene.level in pair[1].processing_levels]
     return own + [pair for pair in cards if allow_other and pair not in own]
 

@@ -26,8 +26,9 @@ from ..scene.bands import BANDS
 from ..scene.scene import Scene, SceneBand
 from .card import ModelCard
 from .consistency import back_project, margin
+from .cross_sensor import super_resolve_cross_sensor
 from .model import REACH, TILE, Model, load_model
-from .selection import Choice, choose
+from .selection import Choice, choose, cross_sensor_model
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -55,6 +56,9 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
             raise OutputError(f"{output} belongs to the scene; choose another output.")
         for warning in scene.warnings:
             progress.log(warning, "warning")
+        cross = cross_sensor_model(job.models)
+        if cross:
+            return super_resolve_cross_sensor(job, scene, *cross, progress)
         area = scene.roi_window(job.roi) if job.roi else scene.grid.window
         choices, bands = choose(scene, job.models, job.bands, job.allow_other_level, progress)
         models = [load_model(choice.folder, job.device, job.threads, job.precision) for choice in choices]

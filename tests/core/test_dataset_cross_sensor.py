@@ -1,0 +1,188 @@
+"""Pairs of a scene and a finer image, from files to the dataset's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from cross_pairs import BANDS, CRS, X, Y, ground, make_reference, make_scene, sampled, write
+
+from s2sr_qgis.core.dataset.card import read_dataset
+from s2sr_qgis.core.errors import DatasetError, InputError
+from s2sr_qgis.core.jobs import CreateCrossSensorDatasetJob, run
+from s2sr_qgis.core.progress import Progress
+
+
+class Listening(Progress):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def log(self, text: str, level: str = "info") -> None:
+        self.lines.append(text)
+
+
+def make(folder: Path, **options):
+    progress = Listening()
+    job = CreateCrossSensorDatasetJob(
+        **{"output": folder / "dataset", "patch_size": 16, "strategy": "all", "seed": 1, **options}
+    )
+    result = run(job, progress)
+    return read_dataset(result["output"]), result, progress.lines
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pair")
+    xs, pan = make_reference(folder)
+    return {"scene": str(make_scene(folder / "scene")), "xs": str(xs), "pan": str(pan)}
+
+
+def test_patches_of_both_images_show_the_same_ground(files, tmp_path):
+    dataset, result, _ = make(tmp_path, **files)
+    card = dataset.card
+    assert (card.task, card.factor, result["ratio"]) == ("cross-sensor", 4, 4)
+    assert [(t.name, t.resolution, t.size) for t in card.tensors] == [("input_lr", 6.0, 16), ("target", 1.5, 64)]
+    assert [t.bands for t in card.tensors] == [list(BANDS)] * 2
+    arrays = dataset.arrays("train")
+    assert len(arrays["target"]) == 64
+    x, y = (np.arange(128) + 0.5) * 6 + 60, (np.arange(128) + 0.5) * 6 + 60
+    for index in (0, 9, 63):
+        row, col = 16 * (index // 8), 16 * (index % 8)
+        for band in range(4):
+            truth = ground(x[None, col : col + 16], y[row : row + 16, None], band)
+            low = arrays["input_lr"][index][..., band]
+            high = arrays["target"][index][..., band].reshape(16, 4, 16, 4).mean(axis=(1, 3))
+            assert np.abs(low - truth).mean() < 25  # bicubic interpolation of a 10 m image
+            assert np.abs(high - truth).mean() < 60  # pansharpening
+            assert np.corrcoef(high.ravel(), truth.ravel())[0, 1] > 0.97
+    folder = tmp_path / "dataset"
+    assert {"dataset.yaml", "pair_report.html", "preview_train.png"} <= {path.name for path in folder.iterdir()}
+    assert abs(result["shift"]) < 0.15
+    assert result["overlap"] > 0.99
+
+
+def test_without_pan_the_multispectral_image_is_the_target(files, tmp_path):
+    pixels = sampled((X + 100, Y - 100), 2.5, 240, 4).astype(np.float32)
+    xs = write(tmp_path / "naip.tif", pixels, (X + 100, Y - 100), 2.5)
+    dataset, result, _ = make(tmp_path, xs=str(xs), scene=files["scene"])
+    assert result["ratio"] == 4
+    assert [t.resolution for t in dataset.card.tensors] == [10.0, 2.5]
+    np.testing.assert_array_equal(dataset.arrays("train")["target"][0], pixels[:, :64, :64].transpose(1, 2, 0))
+    with rasterio.open(Path(files["scene"]) / "S2A_MSIL2A_20220701T105031_B04.tif") as file:
+        scene = file.read(1)
+    np.testing.assert_allclose(dataset.arrays("train")["input_lr"][0][..., 0], scene[10:26, 10:26], atol=0.01)
+
+
+def test_splits_lie_apart(files, tmp_path):
+    dataset, _, _ = make(
+        tmp_path, **files, strategy="split", patch_size=8, block_size=2, train=0.6, valid=0.2, test=0.2
+    )
+    assert all(dataset.count(split) for split in ("train", "valid", "test"))
+
+
+def test_a_shift_is_found_refused_and_corrected(files, tmp_path):
+    scene = str(make_scene(tmp_path / "scene", shift=(22.0, -9.0)))
+    wrong = {**files, "scene": scene}
+    with pytest.raises(DatasetError, match=r"shifted by 2\.\d+ Sentinel-2 pixels"):
+        make(tmp_path, **wrong)
+    assert not (tmp_path / "dataset").exists()
+    _, result, lines = make(tmp_path, **wrong, force=True)
+    assert result["shift"] == pytest.approx(np.hypot(2.2, 0.9), abs=0.2)
+    assert any("shifted by" in line for line in result["refused"])
+    assert any("shifted by" in line for line in lines)
+    _, mended, _ = make(tmp_path, **{**wrong, "output": tmp_path / "mended"}, coregister=True)
+    assert mended["shift"] < 0.15
+    assert not mended["refused"]
+
+
+def test_harmonised_targets_have_the_scenes_radiometry(files, tmp_path):
+    with rasterio.open(files["xs"]) as file:
+        pixels, corner = file.read(), (file.transform.c, file.transform.f)
+    dark = write(tmp_path / "xs.tif", (pixels * 0.25 + 40).astype(np.uint16), corner, 6)
+    plain, _, _ = make(tmp_path, xs=str(dark), scene=files["scene"], ratio=2)
+    even, _, _ = make(tmp_path, xs=str(dark), scene=files["scene"], ratio=2, harmonize=True, output=tmp_path / "even")
+    low = even.arrays("train")["input_lr"][:].mean()
+    assert plain.arrays("train")["target"][:].mean() < 0.4 * low
+    assert even.arrays("train")["target"][:].mean() == pytest.approx(low, rel=0.01)
+
+
+def test_otbtf_mode_gives_otbtfs_patches(files, tmp_path):
+    dataset, _, _ = make(tmp_path, **files, compat="otbtf", strategy="chessboard")
+    # OTBTF's grid begins one pixel later, and an even patch lies one row lower.
+    assert (dataset.count("train"), dataset.count("valid")) == (25, 24)
+    assert dataset.card.split == "otbtf"
+
+
+def test_clouds_are_left_out(files, tmp_path):
+    scene = make_scene(tmp_path / "scene")
+    classes = np.full((1, 45, 45), 4, np.uint8)
+    classes[:, :, :20] = 9
+    write(scene / "T31_SCL_20m.tif", classes, (X, Y), 20)
+    dataset, _, _ = make(tmp_path, **{**files, "scene": str(scene)})
+    # 400 m of cloud less the 60 m before the image: 56.7 of 128 columns, so the first four columns of patches go.
+    assert dataset.count("train") == 8 * 4
+
+
+def test_a_mask_says_where(files, tmp_path):
+    mask = np.zeros((1, 128, 128), np.uint8)
+    mask[:, :32, :48] = 255
+    path = write(tmp_path / "mask.tif", mask, (X + 60, Y - 60), 6)
+    dataset, _, _ = make(tmp_path, **files, mask=str(path))
+    assert dataset.count("train") == 2 * 3
+
+
+BAD = [
+    ("mask", "has 64 x 64 pixels, but the XS image has 128 x 128"),
+    ("ratio", "must be an integer"),
+    ("apart", "do not overlap"),
+    ("crs", "EPSG:32631 and PAN in EPSG:32632"),
+    ("bands", "has 4 bands, but 5 are asked for"),
+    ("small", "less than one patch"),
+    ("nodata", "nowhere do both have values"),
+    ("elsewhere", "show different places"),
+    ("dates", "does not say when it was taken"),
+    ("shares", "must sum to 1"),
+    ("otb", "[Oo]rfeo"),
+]
+
+
+@pytest.mark.parametrize(("case", "sentence"), BAD, ids=[case for case, _ in BAD])
+def test_bad_input_gets_one_sentence_and_leaves_nothing(files, tmp_path, case, sentence):
+    corner, image = (X + 60, Y - 60), np.ones((1, 64, 64), np.uint8)
+    options = dict(files)
+    if case == "mask":
+        options["mask"] = str(write(tmp_path / "mask.tif", image, corner, 6))
+    elif case == "ratio":
+        options["pan"] = str(write(tmp_path / "p.tif", image, corner, 2.2))
+    elif case == "apart":
+        options["pan"] = str(write(tmp_path / "p.tif", image, (X + 6000, Y), 1.5))
+    elif case == "crs":
+        options["pan"] = str(write(tmp_path / "p.tif", image, corner, 1.5, crs="EPSG:32632"))
+    elif case == "bands":
+        options["bands"] = [*BANDS, "B05"]
+    elif case == "small":
+        options["patch_size"] = 256
+    elif case == "nodata":
+        options["xs"] = str(write(tmp_path / "x.tif", np.zeros((4, 128, 128), np.uint16), corner, 6, nodata=0))
+    elif case == "elsewhere":
+        options["scene"] = str(make_scene(tmp_path / "far", shift=(50000, 0)))
+    elif case == "dates":
+        options["scene"] = None
+        options["xs"] = str(write(tmp_path / "x.tif", sampled(corner, 6, 64, 4).astype(np.uint16), corner, 6))
+        options["pan"] = None
+    elif case == "shares":
+        options.update(train=0.5, valid=0.1, test=0.1)
+    elif case == "otb":
+        options["engine"] = "otb"
+        from s2sr_qgis.core.raster.otb import otb_available
+
+        if otb_available():
+            pytest.skip("OTB is installed here")
+    with pytest.raises((InputError, DatasetError, Exception), match=sentence) as caught:
+        make(tmp_path, **options)
+    assert type(caught.value).__module__.startswith("s2sr_qgis")
+    assert not [path for path in tmp_path.iterdir() if "dataset" in path.name]
+    assert CRS == "EPSG:32631"
