@@ -131,7 +131,7 @@ class SuperimposedImage:
         rows = np.arange(window.row, window.row + window.height, dtype=np.float64)[:, None]
         x, y = _ground(grid, rows, cols)
         if self._compat == "otbtf" and grid.crs:
-            dx, dy = _otb_displacement(grid, source.crs, rows, cols)
+            dx, dy = _otb_displacement(grid, source.crs, x, y)
             x, y = x + dx, y + dy
         elif source.crs != grid.crs:
             x, y = reprojected(grid.crs, source.crs, *np.broadcast_arrays(x, y))
@@ -151,24 +151,28 @@ def _position(grid: Grid, x: Real, y: Real) -> tuple[Real, Real]:
     return (top - y) * (1.0 / grid.pixel_height), (x - left) * (1.0 / grid.spacing)
 
 
-def _otb_displacement(grid: Grid, crs: CRS, rows: Real, cols: Real) -> tuple[Real, Real]:
-    """How far OTB moves each pixel's centre, (h, w): bilinear between the exact displacements of every tenth pixel.
+def _otb_displacement(grid: Grid, crs: CRS, x: Real, y: Real) -> tuple[Real, Real]:
+    """How far OTB moves pixels' centres, (h, w): bilinear between the displacements of every tenth pixel.
 
-    OTB goes through longitude and latitude even where both CRS are the same; the rounding of that decides ties.
+    OTB goes through longitude and latitude even where both CRS are the same. Its rounding decides ties, and between
+    metres and degrees it is seen in the third decimal of a value: every operation is done in OTB's order.
     """
-    base_rows, base_cols = np.floor(rows / LATTICE), np.floor(cols / LATTICE)
-    knot_rows = np.arange(base_rows[0, 0], base_rows[-1, 0] + 2)[:, None]
-    knot_cols = np.arange(base_cols[0, 0], base_cols[0, -1] + 2)[None, :]
-    x, y = np.broadcast_arrays(*_ground(grid, knot_rows * LATTICE, knot_cols * LATTICE))
-    moved = reprojected(CRS.from_epsg(4326), crs, *reprojected(grid.crs, CRS.from_epsg(4326), x, y))
-    i, j = (base_rows - base_rows[0, 0]).astype(np.intp), (base_cols - base_cols[0, 0]).astype(np.intp)
-    down, right = rows / LATTICE - base_rows, cols / LATTICE - base_cols
+    unit_x, unit_y = LATTICE * grid.spacing, LATTICE * grid.pixel_height
+    left, top = grid.x + 0.5 * grid.spacing, grid.y - 0.5 * grid.pixel_height
+    at_col, at_row = (x - left) * (1.0 / unit_x), (top - y) * (1.0 / unit_y)
+    base_col, base_row = np.floor(at_col), np.floor(at_row)
+    right, down = at_col - base_col, at_row - base_row
+    knots_x = left + unit_x * np.arange(base_col.min(), base_col.max() + 2)
+    knots_y = top - unit_y * np.arange(base_row.min(), base_row.max() + 2)
+    kx, ky = np.meshgrid(knots_x, knots_y)
+    moved = reprojected(CRS.from_epsg(4326), crs, *reprojected(grid.crs, CRS.from_epsg(4326), kx, ky))
+    i, j = (base_row - base_row.min()).astype(np.intp), (base_col - base_col.min()).astype(np.intp)
     dx, dy = (
-        (1 - right) * (1 - down) * d[i, j]
-        + right * (1 - down) * d[i, j + 1]
-        + (1 - right) * down * d[i + 1, j]
+        (1.0 - right) * (1.0 - down) * d[i, j]
+        + right * (1.0 - down) * d[i, j + 1]
+        + (1.0 - right) * down * d[i + 1, j]
         + right * down * d[i + 1, j + 1]
-        for d in (moved[0] - x, moved[1] - y)
+        for d in (moved[0] - kx, moved[1] - ky)
     )
     return dx, dy
 
