@@ -16,7 +16,7 @@ class ArrayImage:
     """Pixels (bands, height, width) on a grid; remembers which windows were read."""
 
     def __init__(self, pixels: NDArray[Any], grid: Grid, nodata: float | None = None) -> None:
-        self._pixels = pixels
+        self.pixels = pixels
         self.grid = grid
         self.nodata = nodata
         self.dtype = pixels.dtype
@@ -27,7 +27,7 @@ class ArrayImage:
         w = window or self.grid.window
         assert w.clipped(self.grid.width, self.grid.height) == w, f"{w} is not inside the image"
         self.windows.append(w)
-        return self._pixels[:, w.row : w.row + w.height, w.col : w.col + w.width]
+        return self.pixels[:, w.row : w.row + w.height, w.col : w.col + w.width]
 
 
 def utm(width: int, height: int, spacing: float, x: float = 600000.0, y: float = 4900020.0, epsg: int = 32631) -> Grid:

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from otbtf_golden import GOLDEN, RUNS, Pixels, golden_image, grid, needs_golden, runs
+from array_image import ArrayImage, utm
+from golden_windows import GOLDEN, runs
+from otbtf_golden import golden_image, needs_golden, run
 from rasterio.crs import CRS
 
 from s2sr_qgis.core.dataset import cutting
@@ -23,12 +25,12 @@ from s2sr_qgis.core.progress import Progress
 QUIET = Progress()
 
 
-def ground(width: int, height: int, spacing: float, x: float = 600000, y: float = 4900020, nodata=None) -> Pixels:
+def ground(width: int, height: int, spacing: float, x: float = 600000, y: float = 4900020, nodata=None) -> ArrayImage:
     """An image whose two bands are the x and y of its pixels' centres, in metres from (600000, 4900020)."""
-    area = grid(width, height, spacing, x, y)
+    area = utm(width, height, spacing, x, y)
     across = x - 600000 + (np.arange(width) + 0.5) * spacing
     down = 4900020 - y + (np.arange(height) + 0.5) * spacing
-    return Pixels(np.stack(np.broadcast_arrays(across[None], down[:, None])).astype(np.float32), area, nodata)
+    return ArrayImage(np.stack(np.broadcast_arrays(across[None], down[:, None])).astype(np.float32), area, nodata)
 
 
 class Collector:
@@ -41,7 +43,7 @@ class Collector:
         self.pairs.append((split, {name: patch.copy() for name, patch in pair.items()}))
 
 
-def everything(image: Pixels, size: int = 8, step: int | None = None) -> Selection:
+def everything(image: ArrayImage, size: int = 8, step: int | None = None) -> Selection:
     return select_patches(image, patch_size=size, step=step, strategy="all")
 
 
@@ -54,9 +56,9 @@ def parts(patch: np.ndarray, ratio: int) -> np.ndarray:
 # Real OTBTF
 
 
-def sources_of(run: dict) -> list[OtbtfSource]:
-    given = run["args"]
-    names = [f"source{n}" for n in range(1, int(run["env"]["OTB_TF_NSOURCES"]) + 1)]
+def sources_of(found: dict) -> list[OtbtfSource]:
+    given = found["args"]
+    names = [f"source{n}" for n in range(1, int(found["env"]["OTB_TF_NSOURCES"]) + 1)]
     return [
         OtbtfSource(
             [golden_image(path) for path in given[f"{name}.il"]],
@@ -68,12 +70,12 @@ def sources_of(run: dict) -> list[OtbtfSource]:
     ]
 
 
-def outputs_of(run: dict) -> list[tuple[str, str]]:
+def outputs_of(found: dict) -> list[tuple[str, str]]:
     """File name and data type of each output; the last one is the labels'."""
-    given = run["args"]
-    keys = [f"source{n}.out" for n in range(1, int(run["env"]["OTB_TF_NSOURCES"]) + 1)]
-    found = [(Path(given[key][0].split("?")[0]).name, (given[key][1:] or ["float32"])[0]) for key in keys]
-    return [*found, (Path(given["outlabels"][0]).name, (given["outlabels"][1:] or ["uint8"])[0])]
+    given = found["args"]
+    keys = [f"source{n}.out" for n in range(1, int(found["env"]["OTB_TF_NSOURCES"]) + 1)]
+    images = [(Path(given[key][0].split("?")[0]).name, (given[key][1:] or ["float32"])[0]) for key in keys]
+    return [*images, (Path(given["outlabels"][0]).name, (given["outlabels"][1:] or ["uint8"])[0])]
 
 
 def assert_same_raster(ours: Path, theirs: Path) -> None:
@@ -84,15 +86,14 @@ def assert_same_raster(ours: Path, theirs: Path) -> None:
         np.testing.assert_array_equal(one.read(), other.read())
 
 
-@needs_golden
-@pytest.mark.parametrize("name", runs("PatchesExtraction"))
+@pytest.mark.parametrize("name", runs("ext_"))
 def test_bit_for_bit_as_otbtf(name, tmp_path):
-    run = RUNS[name]
-    points = read_points(GOLDEN / "patches" / Path(run["args"]["vec"]).name, run["args"]["field"])
-    *images, (labels, labels_type) = outputs_of(run)
+    found = run(name)
+    points = read_points(GOLDEN / "patches" / Path(found["args"]["vec"]).name, found["args"]["field"])
+    *images, (labels, labels_type) = outputs_of(found)
     count = otbtf_extraction(
         points,
-        sources_of(run),
+        sources_of(found),
         [tmp_path / file for file, _ in images],
         tmp_path / labels,
         data_type=images[0][1],
@@ -166,7 +167,7 @@ def test_one_value_of_nodata_is_enough():
 
 def test_images_of_a_source_are_stacked():
     image = ground(12, 12, 10)
-    other = Pixels(np.full((1, 12, 12), 7, np.uint8), image.grid)
+    other = ArrayImage(np.full((1, 12, 12), 7, np.uint8), image.grid)
     patch = next(otbtf_patches(points_at((600055, 4899965)), [OtbtfSource([image, other], 2, 2)]))[1][0]
     assert patch.shape == (3, 2, 2)
     assert (patch[2] == 7).all()
@@ -175,7 +176,7 @@ def test_images_of_a_source_are_stacked():
 
 
 def test_values_are_clamped_and_cut(tmp_path):
-    image = Pixels(np.array([-3, 1.9, 70000, 300], np.float32).reshape(1, 2, 2), grid(2, 2))
+    image = ArrayImage(np.array([-3, 1.9, 70000, 300], np.float32).reshape(1, 2, 2), utm(2, 2, 10))
     places = Points(np.array([600010.0]), np.array([4900010.0]), np.array([300]))
     for data_type, wanted in (
         ("uint16", [0, 1, 65535, 300]),

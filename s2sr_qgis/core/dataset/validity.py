@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..progress import Progress
 from ..raster.grid import Grid, Window
 from ..raster.image import Image
+from ..raster.superimpose import valid_pixels as has_value
 
 Mask = NDArray[np.bool_]
 Integers = NDArray[np.int64]
@@ -22,10 +23,7 @@ STRIP = 32 * 2**20
 
 def valid_pixels(pixels: NDArray[Any], nodata: float | None) -> Mask:
     """Where every band of an image (bands, h, w) has a value, (h, w)."""
-    bad = ~np.isfinite(pixels)
-    if nodata is not None:
-        bad |= pixels == nodata
-    good: Mask = ~bad.any(axis=0)
+    good: Mask = np.all(has_value(pixels, nodata), axis=0)
     return good
 
 
