@@ -87,6 +87,9 @@ def _test_table(test: Mapping[str, Any]) -> Table:
     rows += [(name, test[name.lower()], bicubic[name.lower()]) for name in ("L1", "L2")]
     for name, value, other in rows:
         table.add_row(name, f"{value:.1f}", f"{other:.1f}")
+    for name, key, decimals in (("SSIM", "ssim", 4), ("SAM °", "sam", 2)):
+        if key in test:
+            table.add_row(name, f"{test[key]:.{decimals}f}", f"{bicubic[key]:.{decimals}f}")
     for column in table.columns[1:]:
         column.justify = "right"
     return table

@@ -44,9 +44,10 @@ class TrainModel(S2SRAlgorithm):
 
     def initAlgorithm(self, configuration=None) -> None:
         self.add_folder(self.DATASET, "Dataset", "Folder made by 'Create a sharpening dataset' (it has dataset.yaml).")
-        self.add_enum(self.NETWORK, "Network", ["coarsenet", "dsen2", "vdsen2"], "coarsenet",
-                      "coarsenet: works on the coarse grid, fast; dsen2 and vdsen2: the published networks of "
-                      "Lanaras et al. (2018), several times slower.")  # fmt: skip
+        self.add_enum(self.NETWORK, "Network", ["coarsenet", "dsen2", "vdsen2", "crossnet", "srresnet"], "coarsenet",
+                      "For sharpening, coarsenet: works on the coarse grid, fast; dsen2 and vdsen2: the published "
+                      "networks of Lanaras et al. (2018), several times slower. For a cross-sensor dataset, crossnet: "
+                      "works on the coarse grid; srresnet: the network of OTBTF's tutorial.")  # fmt: skip
         self.add_number(self.EPOCHS, "Epochs", 100, 1, 100000, "Passes over the training patches.")
         self.add_number(self.MAX_MINUTES, "Time limit (minutes)", None, 0.05, 100000.0,
                         "Training ends within this time, with the learning rate; empty: no limit.")  # fmt: skip

@@ -154,8 +154,8 @@ class TrainJob(_Job):
     job: Literal["train"] = "train"
     datasets: list[Path] = Field(min_length=1, description="Dataset folders of one task, mixed by patch.")
     output: Path = Field(description="Folder of the run: configuration, logs, checkpoints, test figures.")
-    network: str = Field("coarsenet", description="coarsenet, dsen2, vdsen2.")
-    network_options: dict[str, Any] = Field(default_factory=dict, description="Width, depth … of the network.")
+    network: str = Field("coarsenet", description="coarsenet, dsen2, vdsen2; cross-sensor: crossnet, srresnet.")
+    network_options: dict[str, Any] = Field(default_factory=dict, description="Width, depth, ratio … of the network.")
     initial_weights: Path | None = Field(None, description="Weights file (.weights.h5) to start from.")
     loss: Literal["l1", "l2"] = Field("l1", description="Mean absolute or mean squared error.")
     optimizer: Literal["adamw", "nadam"] = Field("adamw", description="How weights follow the gradient.")

@@ -24,13 +24,14 @@ from training_cli.main import app
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     ("dataset", "sharpening"): jobs.CreateSharpeningDatasetJob,
+    ("simulate",): jobs.SimulateJob,
     ("train",): jobs.TrainJob,
     ("export",): jobs.ExportJob,
     ("super-resolve",): jobs.SuperResolveJob,
     ("evaluate",): jobs.EvaluateJob,
     ("check",): jobs.CheckEnvironmentJob,
 }
-POSITIONAL = {"scenes", "datasets", "run", "scene", "model"}
+POSITIONAL = {"image", "scenes", "datasets", "run", "scene", "model"}
 RENAMED = {"models": "--model", "json_file": "--json", "network_options": "--network-option"}
 
 

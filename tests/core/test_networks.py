@@ -174,11 +174,13 @@ def test_the_receptive_radius_of_dsen2_is_14() -> None:
 
 def test_what_cannot_be_built_is_one_sentence() -> None:
     spec = element_spec(CHANNELS["20m"], {"target": 6})
-    with pytest.raises(InputError, match=r"no network 'unet'; the networks are coarsenet, dsen2, vdsen2\."):
+    with pytest.raises(
+        InputError, match=r"no network 'unet'; the networks are coarsenet, dsen2, vdsen2, srresnet, crossnet\."
+    ):
         build_network("unet", spec)
     with pytest.raises(InputError, match=r"'coarsenet' does not take these options: .*depth"):
         build_network("coarsenet", spec, {"depth": 3})
-    assert set(NETWORKS) == {"coarsenet", "dsen2", "vdsen2"}
+    assert set(NETWORKS) == {"coarsenet", "dsen2", "vdsen2", "srresnet", "crossnet"}
 
 
 FAKE_OTBTF = '''

@@ -105,25 +105,26 @@ class Model:
                 sharpened[band] = result[0, :, :, channel].astype(np.float32) * np.float32(self.card.scaling)
         return sharpened
 
-    def predict(self, bands: dict[str, NDArray[np.floating[Any]]], tile_size: int = TILE) -> dict[str, Float]:
+    def predict(self, bands: dict[str, NDArray[np.floating[Any]]], tile_size: int | None = None) -> dict[str, Float]:
         """Sharpen bands that lie in memory.
 
         ``bands``: reflectance (radiometric offset applied; 0.1 is 10 %), float (h, w) for each of
         ``card.input_bands``, each at its native resolution over the same ground: with 10 m bands of 600 × 600, 20 m
         bands are 300 × 300 and 60 m bands 100 × 100; upper-left corners coincide. NaN is invalid: it is filled for the
         network. Further bands are ignored. The ratio of the sizes counts, not the metres, so bands degraded by Wald's
-        protocol fit as well. ``tile_size``: side of a window in fine pixels; it changes memory and speed, not the
-        result.
+        protocol fit as well. ``tile_size``: side of a window in pixels of the finest input (not given: `TILE`, or less
+        where outputs are much finer); it changes memory and speed, not the result.
 
         Returns reflectance, float32 (H, W) at the finest resolution, or `scale` times finer, for each of
-        ``card.output_bands``; NaN exactly where that band's own coarse pixel is NaN. Raises `ModelError` when bands are missing or sizes do not fit.
+        ``card.output_bands``; NaN exactly where that band's own coarse pixel is NaN. Raises `ModelError` when bands are
+        missing or sizes do not fit.
         """
         area = self._area(bands)
         valid = {band: np.isfinite(bands[band]) for band in self.card.input_bands}
         filled = {
             band: fill(np.asarray(bands[band], np.float32), ok, REACH / self.factor(band)) for band, ok in valid.items()
         }
-        size = max(tile_size // self.multiple, 1) * self.multiple
+        size = max((tile_size or TILE // max(self.scale // 2, 1)) // self.multiple, 1) * self.multiple
         scale = self.scale
         fine = area.finer(scale)
         out = {band: np.empty(fine.shape, np.float32) for band in self.card.output_bands}

@@ -14,6 +14,9 @@ from typing import Any
 
 import keras
 
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
+"""The layers whose kernels hold the weights and make the work."""
+
 INFERENCE_CROPPING = (16, 32, 64, 96, 128)
 """Pixels cut off each side in the additional outputs, as in OTBTF."""
 
@@ -29,11 +32,15 @@ ElementSpec = tuple[dict[str, TensorSpec], dict[str, TensorSpec]]
 """(inputs, targets), like ``element_spec`` of the `tf.data` set that OTBTF passes to its models."""
 
 
-def element_spec(inputs: dict[str, int], targets: dict[str, int]) -> ElementSpec:
-    """The specification of tensors with free sizes, from their numbers of channels."""
+def element_spec(inputs: dict[str, int], targets: dict[str, int], sizes: dict[str, int] | None = None) -> ElementSpec:
+    """The specification of tensors from their numbers of channels, and the patches' ``sizes`` where they are known.
+
+    A network leaves height and width free all the same: it only learns from the sizes how much finer the target is.
+    """
+    sides = sizes or {}
 
     def shapes(channels: dict[str, int]) -> dict[str, TensorSpec]:
-        return {name: TensorSpec((None, None, None, count)) for name, count in channels.items()}
+        return {name: TensorSpec((None, *[sides.get(name)] * 2, count)) for name, count in channels.items()}
 
     return shapes(inputs), shapes(targets)
 
@@ -79,13 +86,23 @@ class ModelBase(_Contract):  # type: ignore[misc,valid-type]
     offset (reflectance times 10000), float32, NHWC; so does the output.
     """
 
+    required: tuple[str, ...] = ("input_10m", "input_20m")
+    """Inputs without which there is no such network."""
+
+    upsampling = "bilinear, half-pixel centres"
+    """What the detail is added to, for the model's card."""
+
     coarseness = 1
-    """Side in 10 m pixels of the grid that the convolutions run on."""
+    """Side in output pixels of the grid that the convolutions run on."""
 
     def mflop_per_pixel(self) -> float:
-        """Million floating-point operations (two a multiplication) of the convolutions per 10 m pixel."""
-        kernels = [layer.kernel.shape for layer in self.model.layers if isinstance(layer, keras.layers.Conv2D)]
-        return float(sum(2 * math.prod(shape) for shape in kernels)) / self.coarseness**2 / 1e6
+        """Million floating-point operations (two a multiplication) of the convolutions per output pixel."""
+        layers = [layer for layer in self.model.layers if isinstance(layer, CONVOLUTIONS)]
+        return float(sum(2 * math.prod(layer.kernel.shape) / self.side_of(layer) ** 2 for layer in layers)) / 1e6
+
+    def side_of(self, layer: keras.layers.Layer) -> int:
+        """Side in output pixels of the pixels that a layer's kernel is moved over."""
+        return self.coarseness
 
     def get_inputs(self) -> dict[str, Any]:
         """Keras inputs by name, with free height and width."""

@@ -13,6 +13,9 @@ from .layers import BilinearUpsampling, DepthToSpace, LocalMean, SpaceToDepth
 FLOOR = 4e-4
 """Added (in reflectance) to the local contrast, so that flat water does not become amplified noise."""
 
+EXACT: dict[str, Any] = {"dtype": "float32"}
+"""For statistics and the final sum under mixed precision too: they carry the reflectance itself."""
+
 FACTORS = {"input_10m": 1, "input_20m": 2, "input_60m": 6}
 """How many 10 m pixels one pixel of each tensor spans."""
 
@@ -42,23 +45,20 @@ class LocalContrast(keras.layers.Layer):
         return {**super().get_config(), "radius": self.box.radius}
 
 
-class CoarseNet(ModelBase):
-    """Residual network at the 20 m grid, for the 20 m and the 60 m task.
+class DetailNet(ModelBase):
+    """What our own networks share: a residual trunk on the coarse grid that sees detail instead of reflectance.
 
-    The 10 m bands enter by space-to-depth, the result leaves by depth-to-space, so that each convolution costs a
-    quarter of what it costs DSen2 per 10 m pixel. What enters is detail: each band minus its local mean, divided by the
-    local contrast of all bands; what leaves is multiplied by that contrast and added to the bilinearly upsampled band.
-    So the network is exactly invariant to the scene's brightness, and flat and rugged ground weigh alike.
+    What enters is each band minus its local mean, divided by the local contrast of all bands; what leaves is multiplied
+    by that contrast and added to the bilinearly upsampled band. So the network is exactly invariant to the scene's
+    brightness, and flat and rugged ground weigh alike.
 
     Args:
-        spec: shapes of inputs and targets; inputs ``input_10m``, ``input_20m`` and, for the 60 m task, ``input_60m``.
+        spec: shapes of inputs and targets.
         blocks: residual blocks (convolution, ReLU, convolution) of the trunk.
         features: channels of the trunk.
-        context: radius in 20 m pixels of the square that local mean and contrast are taken over.
+        context: radius in pixels of the coarse grid of the square that local mean and contrast are taken over.
         spectrum: also show the network the local mean of the bands, divided by their brightness.
     """
-
-    coarseness = 2
 
     def __init__(
         self,
@@ -75,44 +75,69 @@ class CoarseNet(ModelBase):
     def normalize_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return {name: keras.layers.Rescaling(1e-4, dtype="float32")(tensor) for name, tensor in inputs.items()}
 
+    def statistics(self, bands: Any) -> tuple[Any, Any]:
+        """Local mean of each band, local contrast of all, on the grid of the bands."""
+        mean = LocalMean(self.context, **EXACT)(bands)
+        return mean, LocalContrast(self.context, **EXACT)([bands, mean])
+
+    def add_detail(self, base: Any, seen: list[Any], mean: Any, contrast: Any, factor: int) -> dict[str, Any]:
+        """The output: the trunk's detail, ``factor`` times finer than what it has seen, on the upsampled band."""
+        if self.spectrum:
+            brightness = ops.mean(ops.abs(mean), axis=-1, keepdims=True) + FLOOR
+            seen = [*seen, mean / brightness - 1.0]
+        small = near_zero()
+        first = conv3(self.features, keras.layers.Concatenate()(seen), "first")
+        x = residual_blocks(first, self.blocks, self.features, small)
+        detail = conv3(factor**2 * base.shape[-1], x, "last", small)
+        detail = keras.layers.Multiply(**EXACT)([detail, contrast])
+        total = keras.layers.Add(**EXACT)([base, DepthToSpace(factor, **EXACT)(detail)])
+        return {"sharpened": keras.layers.Rescaling(1e4, name="sharpened", **EXACT)(total)}
+
+
+class CoarseNet(DetailNet):
+    """Residual network at the 20 m grid, for the 20 m and the 60 m task.
+
+    The 10 m bands enter by space-to-depth, the result leaves by depth-to-space, so that each convolution costs a
+    quarter of what it costs DSen2 per 10 m pixel. Options: those of `DetailNet`; inputs ``input_10m``, ``input_20m``
+    and, for the 60 m task, ``input_60m``.
+    """
+
+    coarseness = 2
+
     def get_outputs(self, normalized_inputs: dict[str, Any]) -> dict[str, Any]:
-        # Statistics and the final sum stay in float32 under mixed precision: they carry the reflectance itself.
-        exact: dict[str, Any] = {"dtype": "float32"}
         fine = normalized_inputs["input_10m"]
         target = list(normalized_inputs)[-1]
         low = normalized_inputs[target]
 
-        fine_mean = keras.layers.AveragePooling2D(2, **exact)(fine)
+        fine_mean = keras.layers.AveragePooling2D(2, **EXACT)(fine)
         coarse = [fine_mean, normalized_inputs["input_20m"]]
         if "input_60m" in normalized_inputs:
-            coarse.append(BilinearUpsampling(3, **exact)(normalized_inputs["input_60m"]))
-        bands = keras.layers.Concatenate(**exact)(coarse)
-        mean = LocalMean(self.context, **exact)(bands)
-        contrast = LocalContrast(self.context, **exact)([bands, mean])
-        within = keras.layers.Subtract(**exact)([fine, keras.layers.UpSampling2D(2, **exact)(fine_mean)])
-
+            coarse.append(BilinearUpsampling(3, **EXACT)(normalized_inputs["input_60m"]))
+        bands = keras.layers.Concatenate(**EXACT)(coarse)
+        mean, contrast = self.statistics(bands)
+        within = keras.layers.Subtract(**EXACT)([fine, keras.layers.UpSampling2D(2, **EXACT)(fine_mean)])
         seen = [
-            keras.layers.Subtract(**exact)([bands, mean]) / contrast,
-            SpaceToDepth(2, **exact)(within) / contrast,
+            keras.layers.Subtract(**EXACT)([bands, mean]) / contrast,
+            SpaceToDepth(2, **EXACT)(within) / contrast,
         ]
-        if self.spectrum:
-            brightness = ops.mean(ops.abs(mean), axis=-1, keepdims=True) + FLOOR
-            seen.append(mean / brightness - 1.0)
+        base = BilinearUpsampling(FACTORS[target], **EXACT)(low)
+        return self.add_detail(base, seen, mean, contrast, 2)
 
-        def conv(features: int, tensor: Any, name: str, initializer: Any = "he_normal") -> Any:
-            return keras.layers.Conv2D(features, 3, padding="same", kernel_initializer=initializer, name=name)(tensor)
 
-        # Starting each block near zero makes the untrained trunk an identity, so that deep ones train at once.
-        small = keras.initializers.VarianceScaling(1e-2, "fan_in", "truncated_normal")
-        first = conv(self.features, keras.layers.Concatenate()(seen), "first")
-        x = first
-        for index in range(self.blocks):
-            y = keras.layers.ReLU()(conv(self.features, x, f"block{index}_a"))
-            x = keras.layers.Add()([x, conv(self.features, y, f"block{index}_b", small)])
-        x = keras.layers.Add()([first, x])
-        detail = conv(4 * low.shape[-1], x, "last", small)
-        detail = keras.layers.Multiply(**exact)([detail, contrast])
-        detail = DepthToSpace(2, **exact)(detail)
-        base = BilinearUpsampling(FACTORS[target], **exact)(low)
-        total = keras.layers.Add(**exact)([base, detail])
-        return {"sharpened": keras.layers.Rescaling(1e4, name="sharpened", **exact)(total)}
+def conv3(features: int, tensor: Any, name: str, initializer: Any = "he_normal") -> Any:
+    """A 3 × 3 convolution."""
+    return keras.layers.Conv2D(features, 3, padding="same", kernel_initializer=initializer, name=name)(tensor)
+
+
+def near_zero() -> Any:
+    """The initial kernels of layers whose output is added: the untrained trunk is an identity, so deep ones train."""
+    return keras.initializers.VarianceScaling(1e-2, "fan_in", "truncated_normal")
+
+
+def residual_blocks(first: Any, blocks: int, features: int, initializer: Any) -> Any:
+    """Residual blocks (convolution, ReLU, convolution) and a skip around them all; ``initializer`` of their ends."""
+    x = first
+    for index in range(blocks):
+        y = keras.layers.ReLU()(conv3(features, x, f"block{index}_a"))
+        x = keras.layers.Add()([x, conv3(features, y, f"block{index}_b", initializer)])
+    return keras.layers.Add()([first, x])

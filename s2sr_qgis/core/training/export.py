@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from ..dataset.card import read_dataset
+from ..dataset.card import CROSS_SENSOR, read_dataset
 from ..errors import DatasetError, MissingPackageError, ModelError, OutputError
 from ..inference.card import ModelCard, ModelFile, TensorCard, sha256, write_card
 from ..inference.model import load_model
+from ..networks.base import CONVOLUTIONS
 from ..progress import Progress
 from .batches import OUTPUT
 from .fit import BEST, LAST
@@ -43,7 +44,7 @@ def export(job: ExportJob, progress: Progress) -> dict[str, Any]:
     check_folder(job.output)
     run = read_run_card(job.run)
     network = load_network(job.run, run, BEST if job.checkpoint == "best" else LAST)
-    title = job.title or f"Sentinel-2 {run.task.replace('m', ' m')} bands to 10 m, {run.network}"
+    title = job.title or f"{_what(run)}, {run.network}"
     card = describe(network, run, name=job.name or job.output.name, title=title)
     parity = write_model(
         network, card, job.output, saved_model=job.saved_model, patches=_patches(job.run), progress=progress
@@ -56,7 +57,8 @@ def describe(network: Any, run: RunCard, *, name: str, title: str) -> ModelCard:
     """The card of a network, its receptive radius measured; without the files, which `write_model` adds."""
     inputs = [TensorCard(name=t.name, bands=t.bands, resolution=t.resolution) for t in run.tensors[:-1]]
     levels = sorted({source.level for source in run.sources if source.level})
-    multiple = max(tensor.coarser() for tensor in inputs)
+    finest = min(tensor.resolution for tensor in inputs)
+    factors = {tensor.name: tensor.coarser(finest) for tensor in inputs}
     return ModelCard(
         name=name,
         title=title,
@@ -64,10 +66,11 @@ def describe(network: Any, run: RunCard, *, name: str, title: str) -> ModelCard:
         network=run.network,
         processing_levels=levels or ["L1C", "L2A"],
         inputs=inputs,
-        outputs=[TensorCard(name=OUTPUT, bands=run.tensors[-1].bands, resolution=10)],
+        outputs=[TensorCard(name=OUTPUT, bands=run.tensors[-1].bands, resolution=run.tensors[-1].resolution)],
         scaling=run.scaling,
-        radius=measure_radius(network.model, {tensor.name: tensor.coarser() for tensor in inputs}),
-        multiple=multiple,
+        upsampling=network.upsampling,
+        radius=measure_radius(network.model, factors),
+        multiple=max(factors.values()),
         parameters=network.model.count_params(),
         mflop_per_pixel=round(network.mflop_per_pixel(), 3),
         files=[],
@@ -138,6 +141,14 @@ def write_model(
     return parity
 
 
+def _what(run: RunCard) -> str:
+    """What a run's network does, for a card's title."""
+    low, target = run.tensors[-2], run.tensors[-1]
+    if run.task == CROSS_SENSOR:
+        return f"Sentinel-2 to a finer sensor, {low.resolution:g} m to {target.resolution:g} m"
+    return f"Sentinel-2 {run.task.replace('m', ' m')} bands to 10 m"
+
+
 def check_folder(folder: Path) -> None:
     """Raise `OutputError` when a model folder cannot be made there."""
     if folder.exists():
@@ -168,9 +179,10 @@ def write_saved_model(network: Any, folder: Path) -> None:
 
 
 def measure_radius(model: keras.Model, factors: dict[str, int]) -> int:
-    """How far (in 10 m pixels) a change of one input pixel reaches, measured by perturbing one pixel of each input.
+    """How far a change of one input pixel reaches, in pixels of the finest input, by perturbing one pixel of each.
 
-    ``factors``: 10 m pixels that one pixel of each input spans.
+    ``factors``: pixels of the finest input that one pixel of each input spans. Where the output is finer still, a pixel
+    of the finest input counts as reached when any of the output's pixels in it is.
     """
     coarsest = max(factors.values())
     size = 32 * coarsest
@@ -183,6 +195,7 @@ def measure_radius(model: keras.Model, factors: dict[str, int]) -> int:
             for name, f in factors.items()
         }
         plain = np.asarray(model.predict_on_batch(inputs)[OUTPUT])
+        scale = plain.shape[1] // size
         radius = 0
         for name, f in factors.items():
             changed = {key: value.copy() for key, value in inputs.items()}
@@ -190,7 +203,7 @@ def measure_radius(model: keras.Model, factors: dict[str, int]) -> int:
             changed[name][:, centre, centre] += 3000
             moved = np.any(np.asarray(model.predict_on_batch(changed)[OUTPUT]) != plain, axis=(0, 3))
             for axis in (0, 1):
-                reached = np.flatnonzero(moved.any(axis=axis))
+                reached = np.flatnonzero(moved.any(axis=axis)) // scale
                 radius = max(radius, f * centre - int(reached[0]), int(reached[-1]) - (f * centre + f - 1))
         # Touching the edge means that the image was too small to see how far it goes.
         if radius < size // 2 - coarsest:
@@ -293,7 +306,7 @@ def _named(onnx: Any, converted: Any, inputs: list[str]) -> Any:
 def _round(model: keras.Model) -> None:
     """Round the kernels to what float16 holds (11 significant bits), so that files can store them as that."""
     for layer in model.layers:
-        if isinstance(layer, keras.layers.Conv2D):
+        if isinstance(layer, CONVOLUTIONS):
             layer.set_weights([_as_half(values).astype(np.float32) for values in layer.get_weights()])
 
 

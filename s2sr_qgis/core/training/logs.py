@@ -17,6 +17,8 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from .batches import OUTPUT, TARGET, Arrays
 
+TRUE_COLOUR = ("B04", "B03", "B02")
+
 
 class TensorBoard(keras.callbacks.Callback):
     """Scalars of every epoch, and for some patches a strip: input, output, target, absolute error.
@@ -25,12 +27,13 @@ class TensorBoard(keras.callbacks.Callback):
         folder: where the event files go.
         patches: tensors of the patches to show, DN; none: scalars alone.
         low: name of the low-resolution input.
+        bands: which of the target's bands are red, green and blue, see `shown_bands`.
     """
 
-    def __init__(self, folder: Path, patches: Arrays, low: str) -> None:
+    def __init__(self, folder: Path, patches: Arrays, low: str, bands: list[int]) -> None:
         super().__init__()
         self.writer = EventFileWriter(str(folder))
-        self.patches, self.low = patches, low
+        self.patches, self.low, self.bands = patches, low, bands
 
     def _add(self, step: int, value: Any) -> None:
         self.writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=[value])))
@@ -44,7 +47,7 @@ class TensorBoard(keras.callbacks.Callback):
             inputs = {name: array for name, array in self.patches.items() if name != TARGET}
             output = self.model.predict_on_batch(inputs)[OUTPUT]
             for index in range(count):
-                picture = strip(self.patches[self.low][index], output[index], self.patches[TARGET][index])
+                picture = strip(self.patches[self.low][index], output[index], self.patches[TARGET][index], self.bands)
                 self._add(epoch + 1, Summary.Value(tag=f"patch_{index}", image=_image(picture)))
         self.writer.flush()
 
@@ -52,12 +55,20 @@ class TensorBoard(keras.callbacks.Callback):
         self.writer.close()
 
 
-def strip(low: NDArray[np.float32], output: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float32]:
+def shown_bands(names: list[str]) -> list[int]:
+    """Places of the bands to show as red, green, blue: true colour where it is there, else last, middle, first."""
+    if all(name in names for name in TRUE_COLOUR):
+        return [names.index(name) for name in TRUE_COLOUR]
+    return [len(names) - 1, len(names) // 2, 0]
+
+
+def strip(
+    low: NDArray[np.float32], output: NDArray[np.float32], target: NDArray[np.float32], bands: list[int]
+) -> NDArray[np.float32]:
     """Input (nearest), output, target and absolute error side by side, (h, 4·w, 3) in 0 to 1.
 
     All three images share the target's 1st to 99th percentile; the error is shown on a tenth of that range.
     """
-    bands = [target.shape[-1] - 1, target.shape[-1] // 2, 0]
     factor = target.shape[0] // low.shape[0]
     nearest = low.repeat(factor, axis=0).repeat(factor, axis=1)
     images = [image[..., bands] for image in (nearest, output, target)]

@@ -40,6 +40,10 @@ class RunCard(BaseModel):
         target = counts.pop("target")
         return counts, {"target": target}
 
+    def sizes(self) -> dict[str, int]:
+        """Sides of the patches in pixels, by the tensors' names."""
+        return {tensor.name: tensor.size for tensor in self.tensors}
+
 
 def write_run_card(card: RunCard, folder: Path) -> None:
     """Write a run's card."""

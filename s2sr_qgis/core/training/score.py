@@ -1,4 +1,4 @@
-"""Scores of a trained network on a split: l1, l2, RMSE per band, with bicubic beside it."""
+"""Scores of a trained network on a split: l1, l2, RMSE per band, SSIM and SAM, with bicubic beside it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import numpy as np
 from ..dataset.card import TARGET
 from ..progress import Progress
 from ..raster.resample import upsample
+from ..similarity.metrics import SSIM_RADIUS, AngleSums, ssim
 
 CHUNK = 32
 
 
-def score(predict: Any, sets: list[dict[str, Any]], low: str, bands: list[str], progress: Progress) -> dict[str, Any]:
+def score(
+    predict: Any, sets: list[dict[str, Any]], low: str, bands: list[str], progress: Progress, *, likeness: bool = False
+) -> dict[str, Any]:
     """Compare a network with the targets of all patches, and bicubic upsampling too.
 
     Args:
@@ -21,23 +24,60 @@ def score(predict: Any, sets: list[dict[str, Any]], low: str, bands: list[str], 
         sets: tensors of each dataset's split by name (arrays or lazy patches).
         low: name of the low-resolution input that belongs to the target.
         bands: names of the target's bands.
+        likeness: also SSIM and SAM, which take longer.
 
     Returns:
         ``l1`` and ``l2`` (mean absolute and mean squared error over all pixels and bands, DN and DN²), ``rmse``
-        per band and ``rmse_mean``, their mean; the same for ``bicubic``; ``patches``.
+        per band and ``rmse_mean``, their mean; with ``likeness`` ``ssim`` (mean over patches and bands; its range is
+        that of each dataset's targets) and ``sam`` (degrees); the same for ``bicubic``; ``patches``.
     """
     model, bicubic, patches = _Sums(len(bands)), _Sums(len(bands)), 0
+    alike = {"model": _Likeness(), "bicubic": _Likeness()} if likeness else {}
     for arrays in sets:
+        span = _span(arrays[TARGET]) if likeness else 0.0
         for start in range(0, len(arrays[TARGET]), CHUNK):
             progress.check()
             part = {name: np.asarray(array[start : start + CHUNK]) for name, array in arrays.items()}
             target = part.pop(TARGET)
             factor = target.shape[1] // part[low].shape[1]
             up = upsample(part[low].transpose(0, 3, 1, 2), factor, "bicubic").transpose(0, 2, 3, 1)
-            model.add(np.asarray(predict(part)), target)
+            output = np.asarray(predict(part))
+            model.add(output, target)
             bicubic.add(up, target)
+            for name, sums in alike.items():
+                sums.add({"model": output, "bicubic": up}[name], target, span)
             patches += len(target)
-    return {"patches": patches, **model.figures(bands), "bicubic": bicubic.figures(bands)}
+    figures = {"model": model.figures(bands), "bicubic": bicubic.figures(bands)}
+    for name, sums in alike.items():
+        figures[name].update(sums.figures())
+    return {"patches": patches, **figures["model"], "bicubic": figures["bicubic"]}
+
+
+def _span(targets: Any) -> float:
+    """Largest minus smallest value of a set's targets, read by parts."""
+    low, high = np.inf, -np.inf
+    for start in range(0, len(targets), CHUNK):
+        part = np.asarray(targets[start : start + CHUNK])
+        low, high = min(low, part.min()), max(high, part.max())
+    return float(high - low)
+
+
+class _Likeness:
+    """SSIM and SAM over patches (n, h, w, bands)."""
+
+    def __init__(self) -> None:
+        self.angles, self.ssim, self.patches = AngleSums(), 0.0, 0
+
+    def add(self, images: Any, targets: Any, span: float) -> None:
+        for image, target in zip(images.transpose(0, 3, 1, 2), targets.transpose(0, 3, 1, 2), strict=True):
+            self.angles.add(target, image)
+            if min(target.shape[1:]) > 2 * SSIM_RADIUS:
+                self.ssim += ssim(target, image, span).total
+                self.patches += 1
+
+    def figures(self) -> dict[str, float]:
+        found = {"ssim": self.ssim / self.patches} if self.patches else {}
+        return {**found, "sam": self.angles.sam()}
 
 
 class _Sums:

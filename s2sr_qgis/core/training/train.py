@@ -10,13 +10,13 @@ import keras
 import numpy as np
 import yaml
 
-from ..dataset.card import TARGET, Dataset, Split, read_dataset
+from ..dataset.card import CROSS_SENSOR, TARGET, Dataset, Split, read_dataset
 from ..errors import DatasetError, InputError, MissingPackageError, OutputError, TrainingError
 from ..networks import build_network, element_spec
 from ..progress import Progress
 from .batches import OUTPUT, Arrays, Batches, PlainBatches
 from .fit import BEST, compile_model, fit
-from .logs import TensorBoard
+from .logs import TensorBoard, shown_bands
 from .run_card import CONFIG, RunCard, write_run_card
 from .score import score
 
@@ -58,7 +58,10 @@ def train(job: TrainJob, progress: Progress) -> dict[str, Any]:
     sets = [dataset.arrays("test") for dataset in datasets if dataset.count("test")]
     if sets:
         low, bands = card.tensors[-2].name, card.tensors[-1].bands
-        card.test = score(lambda part: model.predict_on_batch(part)[OUTPUT], sets, low, bands, progress)
+        likeness = task == CROSS_SENSOR
+        card.test = score(
+            lambda part: model.predict_on_batch(part)[OUTPUT], sets, low, bands, progress, likeness=likeness
+        )
         progress.log(
             f"Test split, {card.test['patches']} patches: RMSE {card.test['rmse_mean']:.1f} DN, "
             f"bicubic {card.test['bicubic']['rmse_mean']:.1f} DN."
@@ -75,7 +78,7 @@ def train(job: TrainJob, progress: Progress) -> dict[str, Any]:
 def load_network(folder: Path, card: RunCard, weights: str = BEST) -> Any:
     """The network of a run with its weights, as a `core.networks.ModelBase`, float32."""
     inputs, targets = card.channels()
-    network = build_network(card.network, element_spec(inputs, targets), card.network_options)
+    network = build_network(card.network, element_spec(inputs, targets, card.sizes()), card.network_options)
     try:
         network.model.load_weights(folder / weights)
     except (OSError, ValueError) as error:
@@ -106,7 +109,7 @@ def _fit(
     )
     inputs, targets = card.channels()
     low = card.tensors[-2].name
-    model = build_network(job.network, element_spec(inputs, targets), job.network_options).model
+    model = build_network(job.network, element_spec(inputs, targets, card.sizes()), job.network_options).model
     if job.initial_weights:
         try:
             model.load_weights(job.initial_weights)
@@ -144,7 +147,8 @@ def _fit(
     resumed = job.resume and (job.output / CONFIG).exists()
     if not resumed:
         _write_config(job)
-    state = fit(model, batches, valid, job, progress, [TensorBoard(job.output / "tensorboard", examples, low)])
+    board = TensorBoard(job.output / "tensorboard", examples, low, shown_bands(card.tensors[-1].bands))
+    state = fit(model, batches, valid, job, progress, [board])
     if resumed:
         _write_config(job)
     del model
@@ -187,6 +191,11 @@ def _same_task(datasets: list[Dataset]) -> str:
             raise DatasetError(
                 f"{first.folder} is a dataset of the {first.card.task} task and {other.folder} of the "
                 f"{other.card.task} task; train on datasets of one task with the same bands."
+            )
+        if other.card.factor != first.card.factor and first.card.task == CROSS_SENSOR:
+            raise DatasetError(
+                f"The ratio of {first.folder} is {first.card.factor} and that of {other.folder} {other.card.factor}; "
+                "train on datasets of one ratio."
             )
         if other.card.patch_size != first.card.patch_size:
             raise DatasetError(
