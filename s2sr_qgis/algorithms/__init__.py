@@ -10,12 +10,14 @@ def all_algorithms() -> list:
     from .createsharpeningdataset import CreateSharpeningDataset
     from .evaluatemodel import EvaluateModel
     from .setupenvironment import SetUpEnvironment
+    from .simulatescene import SimulateScene
     from .superresolve import SuperResolve
     from .trainmodel import TrainModel
 
     return [
         CreateSharpeningDataset(),
         CreateCrossSensorDataset(),
+        SimulateScene(),
         TrainModel(),
         SuperResolve(),
         EvaluateModel(),

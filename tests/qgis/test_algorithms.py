@@ -17,7 +17,15 @@ from qgis.core import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-IDS = ("createsharpeningdataset", "trainmodel", "superresolve", "evaluatemodel", "setupenvironment", "checkenvironment")
+IDS = (
+    "createsharpeningdataset",
+    "simulatescene",
+    "trainmodel",
+    "superresolve",
+    "evaluatemodel",
+    "setupenvironment",
+    "checkenvironment",
+)
 
 
 KEPT = []
