@@ -33,6 +33,10 @@ _REMOTE: dict[str, Any] = {
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",
     "VSI_CACHE": "TRUE",
 }
+_EODATA = "/vsis3/eodata/"
+"""The bucket of Copernicus Data Space, which is not Amazon's."""
+
+_EODATA_SERVER = {"AWS_S3_ENDPOINT": "eodata.dataspace.copernicus.eu", "AWS_VIRTUAL_HOSTING": "FALSE"}
 _REMOTE_DRIVERS = {"GTiff", "COG", "JP2OpenJPEG"}
 
 
@@ -72,7 +76,10 @@ def _reading(file: RasterFile) -> Any:
         return rasterio.Env()
     # Public buckets are read unsigned; who has credentials set (requester pays, private copies) keeps them.
     signed = any(os.environ.get(key) for key in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_NO_SIGN_REQUEST"))
-    return rasterio.Env(**_REMOTE, **({} if signed else {"AWS_NO_SIGN_REQUEST": "YES"}))
+    options = {**_REMOTE, **({} if signed else {"AWS_NO_SIGN_REQUEST": "YES"})}
+    if file.path.startswith(_EODATA):
+        options |= {key: os.environ.get(key, value) for key, value in _EODATA_SERVER.items()}
+    return rasterio.Env(**options)
 
 
 class FilePool:
@@ -165,6 +172,11 @@ class FilePool:
 
 
 def _unreadable(file: RasterFile, error: Exception) -> str:
+    if file.path.startswith(_EODATA) and not os.environ.get("AWS_ACCESS_KEY_ID"):
+        return (
+            f"{file.label} could not be read: Copernicus Data Space wants a key for its pixels; make one at "
+            "https://eodata-s3keysmanager.dataspace.copernicus.eu and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        )
     if file.remote:
         return f"{file.label} could not be read ({_reason(error)}); check the network and the item's address."
     return f"{file.label} cannot be read: it is damaged, truncated or no raster; fetch it again."

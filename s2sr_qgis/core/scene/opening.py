@@ -16,8 +16,9 @@ def open_scene(source: str | Path, options: SceneOptions | None = None) -> Scene
     """Open a scene; close it, or use it as a context manager.
 
     ``source`` is a SAFE folder (or the folder above, or anything in it), a zipped SAFE, a folder of single-band files,
-    a stacked raster whose bands have names, or a STAC item (JSON file or URL). Only headers are read here. Raises
-    `InputError` with a sentence for the user. The sentences in ``Scene.warnings`` are for the user's log.
+    a stacked raster whose bands have names, a STAC item (JSON file or URL), or the result of a search (GeoJSON or
+    GeoPackage), of which the first, that is the best scene is opened. Only headers are read here. Raises `InputError`
+    with a sentence for the user. The sentences in ``Scene.warnings`` are for the user's log.
     """
     options = options or SceneOptions()
     text = str(source)
@@ -28,10 +29,11 @@ def open_scene(source: str | Path, options: SceneOptions | None = None) -> Scene
     path = Path(text).expanduser()
     if not path.exists():
         raise InputError(f"{path} does not exist.")
-    if path.is_file() and path.suffix.lower() in (".json", ".geojson"):
+    if path.is_file() and path.suffix.lower() in (".json", ".geojson", ".gpkg"):
+        from .found import best_source
         from .stac import open_stac
 
-        return open_stac(str(path), options)
+        return open_stac(best_source(path) or str(path), options)
 
     from .safe import find_safe, open_safe
 

@@ -238,6 +238,17 @@ def scl_file(item: dict[str, Any], source: str) -> RasterFile | None:
     return _asset_file(str(item["assets"][key].get("href", "")), source, key) if key else None
 
 
+def asset_addresses(item: dict[str, Any], source: str) -> dict[str, str]:
+    """Absolute address of each asset by its key."""
+    from pystac.utils import make_absolute_href
+
+    return {
+        key: make_absolute_href(str(asset["href"]), source, start_is_dir=False)
+        for key, asset in item["assets"].items()
+        if asset.get("href")
+    }
+
+
 def _asset_file(href: str, source: str, key: str) -> RasterFile:
     from pystac.utils import make_absolute_href
 
