@@ -64,10 +64,6 @@ def bundle_to_perfect_sensor(
             f"The multispectral image {xs.grid.bounds} and the panchromatic image {pan.grid.bounds} do not overlap; "
             "name two images of the same ground."
         )
-    if engine == "otb":
-        from .otb import otb_bundle_to_perfect_sensor
-
-        return otb_bundle_to_perfect_sensor(pan, xs, method=method, interpolation=interpolation, fill=fill, dtype=dtype)
     superimposed = superimpose(xs, pan.grid, interpolation=interpolation, fill=fill, engine=engine, compat=compat)
     return pansharpen(pan, superimposed, method=method, engine=engine, compat=compat, dtype=dtype, progress=progress)
 

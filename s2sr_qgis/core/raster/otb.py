@@ -1,0 +1,202 @@
+"""The OTB engine: real Orfeo ToolBox through pyotb, pipelines in memory. The only module that imports pyotb."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ..errors import InputError, MissingPackageError
+from .grid import Grid, Window
+from .image import FileImage, Image
+from .superimpose import Interpolation, as_type, output_nodata
+
+HOW_TO_GET = (
+    "use the engine 'native', or install Orfeo ToolBox 8 or 9 (https://www.orfeo-toolbox.org/download), source its "
+    "otbenv.profile and pip install 's2sr[otb]' in a Python with NumPy < 2; on Debian 12, tools/setup_otb.sh of the "
+    "source tree does that"
+)
+HOW_TO_GET_OTBTF = "run in the docker image mdl4eo/otbtf (https://github.com/remicres/otbtf)"
+INTERPOLATORS: Mapping[Interpolation, str] = {"bicubic": "bco", "linear": "linear", "nearest": "nn"}
+_GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32"}
+
+
+def otb_available() -> bool:
+    """Whether this Python can run OTB's applications."""
+    try:
+        applications()
+    except MissingPackageError:
+        return False
+    return True
+
+
+def otbtf_available() -> bool:
+    """Whether OTBTF's applications are there too."""
+    return otb_available() and "TensorflowModelServe" in applications()
+
+
+def applications() -> tuple[str, ...]:
+    """Names of OTB's applications. Raises `MissingPackageError` where there is no OTB, saying how to get it."""
+    return tuple(_pyotb().get_available_applications())
+
+
+def require_application(name: str) -> None:
+    """Raise `MissingPackageError` where OTB, or this application of OTBTF, is not there, saying how to get it."""
+    if name not in applications():
+        raise MissingPackageError(f"This Orfeo ToolBox has no application {name}; {HOW_TO_GET_OTBTF}.")
+
+
+def run_application(name: str, parameters: Mapping[str, Any], sources: int | None = None) -> Any:
+    """Run an application with its parameters by OTB's names and return pyotb's ``App``; outputs named are written.
+
+    ``sources``: how many inputs OTBTF's applications have, which they ask the environment before they are made.
+    Raises `MissingPackageError` where it is absent, `InputError` with OTB's own words where it fails.
+    """
+    pyotb = _pyotb()
+    require_application(name)
+    before = os.environ.get("OTB_TF_NSOURCES")
+    if sources is not None:
+        os.environ["OTB_TF_NSOURCES"] = str(sources)
+    try:
+        return pyotb.App(name, dict(parameters), quiet=True)
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise InputError(f"Orfeo ToolBox's {name} failed: {_last_line(error)}.") from error
+    finally:
+        if sources is not None:
+            os.environ.pop("OTB_TF_NSOURCES")
+            if before is not None:
+                os.environ["OTB_TF_NSOURCES"] = before
+
+
+def otb_superimpose(
+    moving: Image, grid: Grid, *, interpolation: Interpolation, fill: float, dtype: DTypeLike
+) -> OtbImage:
+    """What `superimpose` gives with the engine "otb"."""
+    source = _Input(moving)
+    parameters = {
+        "inr": _vrt(grid, [("", 0)], "Byte", None),  # of which OTB looks at the grid alone
+        "inm": source.value,
+        "mode": "default",  # else images of Pleiades in sensor geometry are treated otherwise
+        "interpolator": INTERPOLATORS[interpolation],
+        "fv": fill,
+    }
+    nodata = output_nodata(moving.nodata, fill, "otbtf", np.dtype(dtype))
+    return OtbImage(run_application("Superimpose", parameters), grid, moving.bands, nodata, dtype, fill, [source])
+
+
+def otb_pansharpen(pan: Image, xs: Image, *, method: str, dtype: DTypeLike) -> OtbImage:
+    """What `pansharpen` gives with the engine "otb"; an ``xs`` that OTB superimposed stays in its pipeline."""
+    sources = _Input(pan), _Input(xs)
+    app = run_application("Pansharpening", {"inp": sources[0].value, "inxs": sources[1].value, "method": method})
+    return OtbImage(app, pan.grid, xs.bands, xs.nodata, dtype, xs.nodata or 0.0, sources)
+
+
+class OtbImage:
+    """The output of an OTB application as an `Image`: OTB computes the windows that are read."""
+
+    def __init__(
+        self,
+        app: Any,
+        grid: Grid,
+        bands: Sequence[str],
+        nodata: float | None,
+        dtype: DTypeLike,
+        fill: float,
+        keep: Sequence[object],
+    ) -> None:
+        self.app = app
+        self.grid = grid
+        self.bands = bands
+        self.nodata = nodata
+        self.dtype = np.dtype(dtype)
+        self._fill = fill
+        self._keep = keep  # OTB holds no reference to the applications and pixels that it reads from
+        if app.shape != (grid.height, grid.width, len(bands)):
+            raise InputError(
+                f"Orfeo ToolBox made an image of {app.shape} pixels and bands, which is not what was asked."
+            )
+
+    def read(self, window: Window | None = None) -> NDArray[Any]:
+        """See `Image.read`."""
+        w = window or self.grid.window
+        try:
+            part = self.app[w.row : w.row + w.height, w.col : w.col + w.width, :]
+            pixels = part.to_numpy(preserve_dtype=False, copy=True)
+        except RuntimeError as error:
+            raise InputError(f"Orfeo ToolBox's {self.app.name} failed: {_last_line(error)}.") from error
+        return as_type(np.moveaxis(pixels, 2, 0), self.dtype, "otbtf", self._fill)
+
+
+class _Input:
+    """An image as OTB takes it: the application that makes it, or a virtual raster, as text, of a file or of pixels.
+
+    Pixels that neither a file nor an application has are computed as a whole and stay in memory.
+    """
+
+    def __init__(self, image: Image) -> None:
+        self.value: Any
+        self._image = image
+        if isinstance(image, OtbImage):
+            self.value = image.app
+            return
+        kind = _GDAL_TYPES.get(image.dtype.name, "Float32")
+        if isinstance(image, FileImage):
+            bands = [(str(image.path.absolute()), number) for number in image.numbers]
+        else:
+            self._pixels = np.ascontiguousarray(image.read(), None if image.dtype.name in _GDAL_TYPES else np.float32)
+            count, height, width = self._pixels.shape
+            memory = (
+                f"MEM:::DATAPOINTER={self._pixels.ctypes.data},PIXELS={width},LINES={height},BANDS={count},"
+                f"DATATYPE={kind}"
+            )
+            bands = [(memory, number) for number in range(1, count + 1)]
+        self.value = _vrt(image.grid, bands, kind, image.nodata)
+
+
+def _vrt(grid: Grid, sources: Sequence[tuple[str, int]], kind: str, nodata: float | None) -> str:
+    """A GDAL virtual raster as text, which GDAL opens like a file's name: bands of other rasters on a grid."""
+    t = grid.transform
+    bands = "".join(
+        f'<VRTRasterBand dataType="{kind}" band="{number}">'
+        + (f"<NoDataValue>{nodata!r}</NoDataValue>" if nodata is not None else "")
+        + (
+            f'<SimpleSource><SourceFilename relativeToVRT="0">{escape(name)}</SourceFilename>'
+            f"<SourceBand>{band}</SourceBand></SimpleSource>"
+            if name
+            else ""
+        )
+        + "</VRTRasterBand>"
+        for number, (name, band) in enumerate(sources, start=1)
+    )
+    reference = f"<SRS>{escape(grid.crs.to_wkt())}</SRS>" if grid.crs else ""
+    transform = ", ".join(map(repr, (t.c, t.a, t.b, t.f, t.d, t.e)))
+    return (
+        f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">{reference}'
+        f"<GeoTransform>{transform}</GeoTransform>{bands}</VRTDataset>"
+    )
+
+
+def _pyotb() -> ModuleType:
+    # pyotb loads whatever library it finds on the disk and ends the process where there is none: look first.
+    if not os.environ.get("OTB_ROOT") and importlib.util.find_spec("otbApplication") is None:
+        raise MissingPackageError(f"Orfeo ToolBox is not there for this Python; {HOW_TO_GET}.")
+    os.environ.setdefault("PYOTB_LOGGER_LEVEL", "ERROR")
+    os.environ.setdefault("OTB_LOGGER_LEVEL", "CRITICAL")
+    os.environ.setdefault("GDAL_MEM_ENABLE_OPEN", "YES")  # GDAL 3.10 and later opens pixels in memory only when told
+    try:
+        import pyotb
+    except (ImportError, SystemError, SystemExit, OSError) as error:
+        raise MissingPackageError(f"Orfeo ToolBox or pyotb cannot be loaded ({error}); {HOW_TO_GET}.") from error
+    module: ModuleType = pyotb
+    return module
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else "for a reason that it does not tell"
