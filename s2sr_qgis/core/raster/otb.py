@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from xml.sax.saxutils import escape
@@ -12,7 +14,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..errors import InputError, MissingPackageError
+from ..errors import InputError, MissingPackageError, OutputError
 from .grid import Grid, Window
 from .image import FileImage, Image
 from .superimpose import Interpolation, as_type, output_nodata
@@ -95,6 +97,60 @@ def otb_pansharpen(pan: Image, xs: Image, *, method: str, dtype: DTypeLike) -> O
     sources = _Input(pan), _Input(xs)
     app = run_application("Pansharpening", {"inp": sources[0].value, "inxs": sources[1].value, "method": method})
     return OtbImage(app, pan.grid, xs.bands, xs.nodata, dtype, xs.nodata or 0.0, sources)
+
+
+def otbtf_patches_selection(image: Image, mask: Image | None, parameters: Mapping[str, Any]) -> None:
+    """Run OTBTF's PatchesSelection. ``parameters`` by its names, the vector files to write (outtrain …) among them."""
+    sources = {"in": _Input(image)} | ({} if mask is None else {"mask": _Input(mask)})
+    run_application("PatchesSelection", {name: source.value for name, source in sources.items()} | dict(parameters))
+
+
+def otbtf_patches_extraction(
+    stacks: Sequence[Sequence[Image]], parameters: Mapping[str, Any], images: Sequence[Path], labels: Path
+) -> None:
+    """Run OTBTF's PatchesExtraction on sources of stacked images; float32 patches to ``images``, int32 to ``labels``.
+
+    ``parameters``: all but the sources' images and the outputs, by OTBTF's names.
+    """
+    sources = {f"source{n}.il": [_Input(image) for image in stack] for n, stack in enumerate(stacks, start=1)}
+    given = {name: [source.value for source in stack] for name, stack in sources.items()} | dict(parameters)
+    app = run_application("PatchesExtraction", given, len(stacks))
+    outputs = {f"source{n}.out": str(path) for n, path in enumerate(images, start=1)} | {"outlabels": str(labels)}
+    types = dict.fromkeys(outputs, "float") | {"outlabels": "int32"}
+    try:
+        app.write(outputs, pixel_type=types)
+    except RuntimeError as error:
+        raise InputError(f"Orfeo ToolBox's PatchesExtraction failed: {_last_line(error)}.") from error
+
+
+def otbtf_patches_selection(image: Image, mask: Image | None, parameters: Mapping[str, Any]) -> None:
+    """Run OTBTF's PatchesSelection; ``parameters``: its other ones, the vector files that it writes among them."""
+    inputs = {"in": _Input(image)} | ({} if mask is None else {"mask": _Input(mask)})
+    run_application("PatchesSelection", {key: one.value for key, one in inputs.items()} | dict(parameters))
+
+
+def otbtf_patches_extraction(
+    sources: Sequence[Sequence[Image]], parameters: Mapping[str, Any], outputs: Sequence[Path], labels: Path
+) -> None:
+    """Run OTBTF's PatchesExtraction: patches of each source, a stack of images, to a file in float32; labels, uint32.
+
+    ``parameters``: its other ones. Raises `OutputError` where a file is not written.
+    """
+    inputs = [[_Input(image) for image in images] for images in sources]
+    lists = {f"source{n}.il": [one.value for one in stack] for n, stack in enumerate(inputs, start=1)}
+    application = run_application("PatchesExtraction", lists | dict(parameters), len(sources))
+    files = {f"source{n}.out": str(path) for n, path in enumerate(outputs, start=1)}
+    write(application, files | {"outlabels": str(labels)}, {**dict.fromkeys(files, "float"), "outlabels": "uint32"})
+
+
+def write(application: Any, files: Mapping[str, str], pixel_types: Mapping[str, str]) -> None:
+    """Write outputs of an application to files (OTB's extended names), both by parameter. Raises `OutputError`."""
+    try:
+        written = application.write(dict(files), pixel_type=dict(pixel_types))
+    except RuntimeError as error:
+        raise OutputError(f"Orfeo ToolBox's {application.name} wrote no output: {_last_line(error)}.") from error
+    if not written:
+        raise OutputError(f"Orfeo ToolBox's {application.name} wrote no output to {', '.join(files.values())}.")
 
 
 class OtbImage:

@@ -13,7 +13,7 @@ import rasterio
 from ..errors import InputError, ModelError, OutputError
 from .grid import Grid
 from .image import FileImage
-from .otb import require_application, run_application
+from .otb import require_application, run_application, write
 from .writer import atomic
 
 APPLICATION = "TensorflowModelServe"
@@ -135,8 +135,7 @@ def serve(job: ServeJob, target: str | Path, data_type: Literal["uint16", "float
         application = run_application(APPLICATION, job.parameters, job.sources)
         options = "&".join((*STORAGE, "streaming:type=tiled", "streaming:sizemode=height"))
         name = f"{temporary}?&{options}&streaming:sizevalue={job.field}"
-        if not application.write({"out": name}, pixel_type=PIXEL_TYPES[data_type]):
-            raise OutputError(f"OTBTF wrote nothing to {target}; see what it says above.")
+        write(application, {"out": name}, {"out": PIXEL_TYPES[data_type]})
         put_right(temporary, grid)
     return grid
 
