@@ -6,7 +6,6 @@ import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 from xml.sax.saxutils import escape
@@ -110,37 +109,15 @@ def otbtf_patches_extraction(
 ) -> None:
     """Run OTBTF's PatchesExtraction on sources of stacked images; float32 patches to ``images``, int32 to ``labels``.
 
-    ``parameters``: all but the sources' images and the outputs, by OTBTF's names.
+    ``parameters``: all but the sources' images and the outputs, by OTBTF's names. Raises `OutputError` where nothing is
+    written.
     """
     sources = {f"source{n}.il": [_Input(image) for image in stack] for n, stack in enumerate(stacks, start=1)}
     given = {name: [source.value for source in stack] for name, stack in sources.items()} | dict(parameters)
     app = run_application("PatchesExtraction", given, len(stacks))
     outputs = {f"source{n}.out": str(path) for n, path in enumerate(images, start=1)} | {"outlabels": str(labels)}
     types = dict.fromkeys(outputs, "float") | {"outlabels": "int32"}
-    try:
-        app.write(outputs, pixel_type=types)
-    except RuntimeError as error:
-        raise InputError(f"Orfeo ToolBox's PatchesExtraction failed: {_last_line(error)}.") from error
-
-
-def otbtf_patches_selection(image: Image, mask: Image | None, parameters: Mapping[str, Any]) -> None:
-    """Run OTBTF's PatchesSelection; ``parameters``: its other ones, the vector files that it writes among them."""
-    inputs = {"in": _Input(image)} | ({} if mask is None else {"mask": _Input(mask)})
-    run_application("PatchesSelection", {key: one.value for key, one in inputs.items()} | dict(parameters))
-
-
-def otbtf_patches_extraction(
-    sources: Sequence[Sequence[Image]], parameters: Mapping[str, Any], outputs: Sequence[Path], labels: Path
-) -> None:
-    """Run OTBTF's PatchesExtraction: patches of each source, a stack of images, to a file in float32; labels, uint32.
-
-    ``parameters``: its other ones. Raises `OutputError` where a file is not written.
-    """
-    inputs = [[_Input(image) for image in images] for images in sources]
-    lists = {f"source{n}.il": [one.value for one in stack] for n, stack in enumerate(inputs, start=1)}
-    application = run_application("PatchesExtraction", lists | dict(parameters), len(sources))
-    files = {f"source{n}.out": str(path) for n, path in enumerate(outputs, start=1)}
-    write(application, files | {"outlabels": str(labels)}, {**dict.fromkeys(files, "float"), "outlabels": "uint32"})
+    write(app, outputs, types)
 
 
 def write(application: Any, files: Mapping[str, str], pixel_types: Mapping[str, str]) -> None:
