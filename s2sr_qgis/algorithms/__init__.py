@@ -9,12 +9,14 @@ def all_algorithms() -> list:
     from .createcrosssensordataset import CreateCrossSensorDataset
     from .createsharpeningdataset import CreateSharpeningDataset
     from .evaluatemodel import EvaluateModel
+    from .searchscenes import SearchScenes
     from .setupenvironment import SetUpEnvironment
     from .simulatescene import SimulateScene
     from .superresolve import SuperResolve
     from .trainmodel import TrainModel
 
     return [
+        SearchScenes(),
         CreateSharpeningDataset(),
         CreateCrossSensorDataset(),
         SimulateScene(),

@@ -29,11 +29,12 @@ from .checks import filled
 
 ICON = Path(__file__).parents[1] / "icons" / "s2sr.svg"
 HELP_URL = "https://github.com/s2sr/s2sr#readme"
-SCENE_FILES = "Sentinel-2 (*MTD_*.xml *.zip *.tif *.tiff *.json)"
+SCENE_FILES = "Sentinel-2 (*MTD_*.xml *.zip *.tif *.tiff *.json *.geojson *.gpkg)"
 SCENE_HELP = (
     "A Sentinel-2 product of level 1C or 2A: the SAFE folder or the MTD_MSIL*.xml inside it, the product's zip, a "
-    "folder of single-band files (B02.tif ...), a GeoTIFF whose band descriptions name the bands, or a STAC item "
-    "(JSON file or URL). Choose a file, or type or paste the path of a folder."
+    "folder of single-band files (B02.tif ...), a GeoTIFF whose band descriptions name the bands, a STAC item (JSON "
+    "file or URL), or the result of 'Find Sentinel-2 scenes', whose best scene is taken. Choose a file, or type or "
+    "paste the path of a folder."
 )
 
 

@@ -18,6 +18,7 @@ from qgis.core import (
 
 ROOT = Path(__file__).resolve().parents[2]
 IDS = (
+    "searchscenes",
     "createsharpeningdataset",
     "simulatescene",
     "trainmodel",
