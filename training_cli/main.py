@@ -51,6 +51,10 @@ def main(
 dataset.command("sharpening")(job_command(jobs.CreateSharpeningDatasetJob, {"scenes": "SCENE..."}, _execute))
 app.command("simulate")(job_command(jobs.SimulateJob, {"image": "IMAGE"}, _execute))
 dataset.command("cross-sensor")(job_command(jobs.CreateCrossSensorDatasetJob, {}, _execute))
+# An area west of Greenwich starts with a minus, which is no option.
+app.command("search", context_settings={"ignore_unknown_options": True})(
+    job_command(jobs.SearchScenesJob, {"area": "AREA"}, _execute)
+)
 app.command("train")(job_command(jobs.TrainJob, {"datasets": "DIR..."}, _execute))
 app.command("export")(job_command(jobs.ExportJob, {"run": "RUN"}, _execute))
 app.command("import-dsen2")(job_command(jobs.ImportDSen2Job, {"weights": "WEIGHTS"}, _execute))

@@ -25,6 +25,9 @@ def show(job: jobs.Job, outputs: dict[str, Any]) -> None:
             console.print(f"Figures in {job.json_file}", soft_wrap=True)
     elif isinstance(job, jobs.CheckEnvironmentJob):
         _show_environment(console, outputs)
+    elif isinstance(job, jobs.SearchScenesJob):
+        console.print(_scenes_table(outputs["scenes"]))
+        console.print(f"Footprints in {outputs['output']}\nBest scene: {outputs['best']}", soft_wrap=True)
     elif isinstance(job, jobs.TrainJob) and outputs.get("test"):
         console.print(_test_table(outputs["test"]))
         console.print(f"Run of {outputs['epochs']} epochs in {outputs['output']}", soft_wrap=True)
@@ -92,6 +95,22 @@ def _test_table(test: Mapping[str, Any]) -> Table:
             table.add_row(name, f"{test[key]:.{decimals}f}", f"{bicubic[key]:.{decimals}f}")
     for column in table.columns[1:]:
         column.justify = "right"
+    return table
+
+
+def _scenes_table(scenes: list[dict[str, Any]]) -> Table:
+    """What a search found, best first; empty cells: not known."""
+    table = Table("date", box=None, pad_edge=False, header_style="bold")
+    for heading in ("cloud %", "over area %", "nodata %"):
+        table.add_column(heading, justify="right")
+    for heading in ("baseline", "platform"):
+        table.add_column(heading)
+    table.add_column("scene", overflow="fold")
+    for scene in scenes:
+        percents = (_figure(scene[name], 1) for name in ("cloud", "area_cloud", "area_nodata"))
+        table.add_row(
+            (scene["date"] or "")[:10], *percents, scene["baseline"] or "", scene["platform"] or "", scene["id"]
+        )
     return table
 
 

@@ -23,6 +23,7 @@ from training_cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
+    ("search",): jobs.SearchScenesJob,
     ("dataset", "sharpening"): jobs.CreateSharpeningDatasetJob,
     ("simulate",): jobs.SimulateJob,
     ("train",): jobs.TrainJob,
@@ -31,7 +32,7 @@ COMMANDS = {
     ("evaluate",): jobs.EvaluateJob,
     ("check",): jobs.CheckEnvironmentJob,
 }
-POSITIONAL = {"image", "scenes", "datasets", "run", "scene", "model"}
+POSITIONAL = {"area", "image", "scenes", "datasets", "run", "scene", "model"}
 RENAMED = {"models": "--model", "json_file": "--json", "network_options": "--network-option"}
 
 
@@ -127,6 +128,10 @@ def test_only_what_is_given_reaches_the_job(recorder: Recorder) -> None:
         (("export", "r", "-o", "m", "--no-saved-model"), {"run": "r", "output": "m", "saved_model": False}),
         (("evaluate", "m", "s", "--json", "f.json"), {"model": "m", "scene": "s", "json_file": "f.json"}),
         (("check",), {}),
+        (
+            ("search", "-5.5,40,-5,41", "--start", "2023-06-01", "--end", "2023-06-30", "-o", "f.gpkg", "--best", 1),
+            {"area": "-5.5,40,-5,41", "start": "2023-06-01", "end": "2023-06-30", "output": "f.gpkg", "best": 1},
+        ),
     ],
 )
 def test_commands_fill_in_their_job(
@@ -288,6 +293,33 @@ def test_ctrl_c_stops_the_job_cleanly(tmp_path: Path, number: int, temper: str, 
     assert process.returncode == status, errors
     assert trace.read_text() == "cleaned"
     assert "Traceback" not in errors
+
+
+def test_scenes_found_are_a_table(recorder: Recorder) -> None:
+    known = {"id": "S2A_33TWL", "date": "2023-08-15T09:58:11Z", "cloud": 12.34, "area_cloud": 0.04, "area_nodata": 2.0,
+             "baseline": "05.09", "platform": "S2A"}  # fmt: skip
+    unknown = dict.fromkeys(known) | {"id": "S2B_33TWL"}
+    recorder.outputs = {
+        "output": "f.gpkg",
+        "count": 2,
+        "best": "https://stac/items/S2A_33TWL",
+        "scenes": [known, unknown],
+    }
+    lines = s2sr(
+        "search", "1,2,3,4", "--start", "2023-06-01", "--end", "2023-06-30", "-o", "f.gpkg"
+    ).stdout.splitlines()
+    assert re.split(r"\s{2,}", lines[0].strip())[:4] == ["date", "cloud %", "over area %", "nodata %"]
+    assert lines[1].split() == ["2023-08-15", "12.3", "0.0", "2.0", "05.09", "S2A", "S2A_33TWL"]
+    assert lines[2].split() == ["S2B_33TWL"]
+    assert lines[3:] == ["Footprints in f.gpkg", "Best scene: https://stac/items/S2A_33TWL"]
+
+
+def test_an_option_of_search_that_does_not_exist(recorder: Recorder) -> None:
+    """Areas may start with a minus; misspelt options must not pass for it."""
+    result = s2sr("search", "1,2,3,4", "--begin", "2023-06-01", "--end", "2023-06-30", "-o", "f.gpkg")
+    assert result.exit_code == 2
+    assert "--begin" in result.stderr
+    assert recorder.jobs == []
 
 
 def test_an_evaluation_is_a_table_beside_bicubic(recorder: Recorder) -> None:
