@@ -196,6 +196,16 @@ def test_cancelled_leaves_nothing(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["fine.tif"]
 
 
+def test_the_documented_figures_are_those_used() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| B")]
+    assert {row[0] for row in rows} == set(MTF_AT_NYQUIST) == set(module.REFERENCE)
+    for band, mtf, radiance, ratio, reflectance, noise in rows:
+        level, deviation = module.reference(band)
+        assert (float(mtf), float(radiance), float(ratio)) == (MTF_AT_NYQUIST[band], *module.REFERENCE[band][:2])
+        assert (reflectance, noise) == (f"{level / 1e4:.2f}", f"{deviation:.0f}")
+
+
 def test_the_command_line(tmp_path) -> None:
     from typer.testing import CliRunner
 
