@@ -19,8 +19,9 @@ from s2sr_qgis.core.dataset.extraction import OtbtfSource, extract_patches, otbt
 from s2sr_qgis.core.dataset.patches import PatchWriter
 from s2sr_qgis.core.dataset.points import Points, read_points
 from s2sr_qgis.core.dataset.selection import Selection, otbtf_selection, select_patches
-from s2sr_qgis.core.errors import Cancelled, InputError, OutputError
+from s2sr_qgis.core.errors import Cancelled, InputError, MissingPackageError, OutputError
 from s2sr_qgis.core.progress import Progress
+from s2sr_qgis.core.raster import otb
 
 QUIET = Progress()
 
@@ -197,6 +198,96 @@ def test_points_without_a_patch_leave_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(OutputError, match="does not exist"):
         otbtf_extraction(points_at((600055, 4899965)), [source], [tmp_path / "absent" / "a.tif"])
+
+
+def test_engine_otb_gives_otbtf_its_parameters(monkeypatch, tmp_path):
+    """OTBTF is replaced by what it would write: the parameters must say all that it needs."""
+    low, high, other = ground(40, 40, 6), ground(160, 160, 1.5), ground(160, 160, 1.5)
+    sources = [OtbtfSource([low], 8, 6), OtbtfSource([high, other], 32, 24, -1)]
+    places = points_at((600120.1, 4899900.2), (0, 0), (600060.1, 4899960.2))
+    asked = []
+
+    def application(stacks, parameters, images, labels):
+        asked.append((stacks, dict(parameters)))
+        again = [
+            OtbtfSource(stack, parameters[f"source{n}.patchsizex"], parameters[f"source{n}.patchsizey"])
+            for n, stack in enumerate(stacks, start=1)
+        ]
+        points = read_points(parameters["vec"], parameters["field"])
+        otbtf_extraction(points, again, images, labels, labels_type="int32")
+
+    native = list(otbtf_patches(places, sources))
+    monkeypatch.setattr(otb, "otbtf_patches_extraction", application)
+    found = list(otbtf_patches(places, sources, engine="otb"))
+    assert [index for index, _ in found] == [index for index, _ in native] == [0, 2]
+    for (_, ours), (_, theirs) in zip(native, found, strict=True):
+        for one, two in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one, two)
+    stacks, parameters = asked[0]
+    assert stacks == [[low], [high, other]]
+    assert not Path(parameters.pop("vec")).exists()
+    assert parameters == {
+        "field": "id",
+        "source1.patchsizex": 8,
+        "source1.patchsizey": 6,
+        "source2.patchsizex": 32,
+        "source2.patchsizey": 24,
+        "source2.nodata": -1,
+    }
+    count = otbtf_extraction(
+        places, sources, [tmp_path / "1.tif", tmp_path / "2.tif"], tmp_path / "l.tif", engine="otb"
+    )
+    with rasterio.open(tmp_path / "l.tif") as file:
+        assert count == 2
+        assert file.read().ravel().tolist() == [0, 200]
+
+
+def test_otbtf_is_run_with_its_own_names(monkeypatch, tmp_path):
+    class App:
+        def write(self, outputs, pixel_type):
+            asked.append((outputs, pixel_type))
+            return True
+
+    asked = []
+    monkeypatch.setattr(otb, "run_application", lambda *arguments: asked.append(arguments) or App())
+    low, high, labels = ground(9, 9, 6), ground(36, 36, 1.5), tmp_path / "labels.tif"
+    otb.otbtf_patches_selection(low, None, {"outtrain": "train.geojson"})
+    otb.otbtf_patches_selection(low, low, {"grid.step": 4})
+    otb.otbtf_patches_extraction(
+        [[low], [high, high]], {"field": "id"}, [tmp_path / "1.tif", tmp_path / "2.tif"], labels
+    )
+    assert [(call[0], sorted(call[1])) for call in asked[:3]] == [
+        ("PatchesSelection", ["in", "outtrain"]),
+        ("PatchesSelection", ["grid.step", "in", "mask"]),
+        ("PatchesExtraction", ["field", "source1.il", "source2.il"]),
+    ]
+    assert len(asked[2][1]["source2.il"]) == 2
+    assert asked[2][2] == 2
+    outputs, types = asked[3]
+    wanted = {"source1.out": "1.tif", "source2.out": "2.tif", "outlabels": "labels.tif"}
+    assert outputs == {key: str(tmp_path / name) for key, name in wanted.items()}
+    assert types == {"source1.out": "float", "source2.out": "float", "outlabels": "int32"}
+
+
+@pytest.mark.skipif(otb.otbtf_available(), reason="OTBTF is there")
+def test_engine_otb_without_otbtf_says_how_to_get_it(tmp_path):
+    with pytest.raises(MissingPackageError, match=r"orfeo-toolbox\.org|mdl4eo/otbtf"):
+        otbtf_extraction(points_at((0, 0)), [OtbtfSource([ground(9, 9, 6)], 2, 2)], [tmp_path / "a.tif"], engine="otb")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not otb.otbtf_available(), reason="OTBTF is not installed")
+@pytest.mark.parametrize("name", runs("ext_"))
+def test_engines_agree(name):
+    if "southup" in name:
+        pytest.skip("an input that the engines do not take")
+    found = run(name)
+    points = read_points(GOLDEN / "patches" / Path(found["args"]["vec"]).name, found["args"]["field"])
+    native, real = (list(otbtf_patches(points, sources_of(found), engine=engine)) for engine in ("native", "otb"))
+    assert [index for index, _ in native] == [index for index, _ in real]
+    for (_, ours), (_, theirs) in zip(native, real, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 # The right way

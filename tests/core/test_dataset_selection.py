@@ -14,11 +14,12 @@ from rasterio.crs import CRS
 
 from s2sr_qgis.core.dataset import validity
 from s2sr_qgis.core.dataset.card import SPLITS
-from s2sr_qgis.core.dataset.otbtf_split import otbtf_labels
+from s2sr_qgis.core.dataset.otbtf_rules import _shuffle, labels
 from s2sr_qgis.core.dataset.points import Points, read_points, write_points
 from s2sr_qgis.core.dataset.selection import otbtf_selection, select_patches
-from s2sr_qgis.core.errors import Cancelled, InputError, OutputError
+from s2sr_qgis.core.errors import Cancelled, InputError, MissingPackageError, OutputError
 from s2sr_qgis.core.progress import Progress
+from s2sr_qgis.core.raster import otb
 
 DEFAULTS = (50, 25, 25)
 
@@ -50,21 +51,9 @@ def covered(selection, split: str, buffer: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("name", runs("sel_"))
 def test_point_for_point_as_otbtf(name):
-    given = run(name)["args"]
-    outputs = [split for split in SPLITS if f"out{split}" in given]
-    found = otbtf_selection(
-        golden_image(given["in"]),
-        patch_size=given["grid.psize"],
-        step=given["grid.step"],
-        strategy=given["strategy"],
-        proportions=[given.get(f"strategy.split.{s}prop", p) for s, p in zip(SPLITS, DEFAULTS, strict=True)],
-        random=given.get("strategy.split.random") == "true",
-        offset=(given.get("grid.offsetx", 0), given.get("grid.offsety", 0)),
-        mask=golden_image(given["mask"]) if "mask" in given else None,
-        nodata=given.get("nodata"),
-        outputs=outputs,
-    )
-    assert list(found) == outputs
+    given, arguments = run(name)["args"], golden_arguments(name)
+    found = otbtf_selection(golden_image(given["in"]), **arguments)
+    assert list(found) == arguments["outputs"]
     for split, points in found.items():
         wanted = read_points(GOLDEN / "patches" / Path(given[f"out{split}"]).name)
         np.testing.assert_array_equal(points.ids, wanted.ids)
@@ -95,8 +84,6 @@ def test_upstream_vectors():
 )
 def test_shuffle_is_libstdcxxs(count, first, digest):
     """Against std::shuffle of g++ 12 on 0, 1, 2 …; the last is too long for its two swaps a number."""
-    from s2sr_qgis.core.dataset.otbtf_split import _shuffle
-
     items = list(range(count))
     _shuffle(items)
     value = 0
@@ -107,11 +94,11 @@ def test_shuffle_is_libstdcxxs(count, first, digest):
 
 
 def test_labels_follow_quotas():
-    assert "".join("TVS"[i] for i in otbtf_labels(8, DEFAULTS, False)) == "TVSTTVST"
-    assert "".join("TVS"[i] for i in otbtf_labels(6, (50, 25, 0), False)) == "TVTTVT"
-    mixed = otbtf_labels(400, DEFAULTS, True)
+    assert "".join("TVS"[i] for i in labels(8, DEFAULTS, False)) == "TVSTTVST"
+    assert "".join("TVS"[i] for i in labels(6, (50, 25, 0), False)) == "TVTTVT"
+    mixed = labels(400, DEFAULTS, True)
     assert list(np.bincount(mixed)) == [200, 100, 100]
-    assert list(mixed[:8]) != list(otbtf_labels(8, DEFAULTS, False))
+    assert list(mixed[:8]) != list(labels(8, DEFAULTS, False))
 
 
 def test_otbtf_nodata_means_all_bands_and_mask_means_one():
@@ -139,6 +126,78 @@ def test_otbtf_reads_strips(monkeypatch):
     np.testing.assert_array_equal(once.y, again.y)
     assert max(w.height for w in image.windows) == 17  # four rows of windows of 9
     assert len(image.windows) > 10
+
+
+def golden_arguments(name: str) -> dict:
+    given = run(name)["args"]
+    return {
+        "patch_size": given["grid.psize"],
+        "step": given["grid.step"],
+        "strategy": given["strategy"],
+        "proportions": [given.get(f"strategy.split.{s}prop", p) for s, p in zip(SPLITS, DEFAULTS, strict=True)],
+        "random": given.get("strategy.split.random") == "true",
+        "offset": (given.get("grid.offsetx", 0), given.get("grid.offsety", 0)),
+        "mask": golden_image(given["mask"]) if "mask" in given else None,
+        "nodata": given.get("nodata"),
+        "outputs": [split for split in SPLITS if f"out{split}" in given],
+    }
+
+
+def test_engine_otb_gives_otbtf_its_parameters(monkeypatch):
+    """OTBTF is replaced by what it would write: the parameters must say all that it needs."""
+    image = flat(60, 50)
+    mask = ArrayImage(np.ones((1, 50, 60), np.uint8), image.grid)
+    asked = []
+
+    def application(image, mask, parameters):
+        asked.append(dict(parameters))
+        x = image.grid.x + np.arange(3) / 3
+        for number, split in enumerate(SPLITS):
+            if f"out{split}" in parameters:
+                write_points(Points(x, x, np.arange(3) + 10 * number, image.grid.crs), parameters[f"out{split}"])
+
+    monkeypatch.setattr(otb, "otbtf_patches_selection", application)
+    given = {"patch_size": 8, "step": 4, "offset": (1, 2), "engine": "otb"}
+    found = otbtf_selection(
+        image, strategy="split", proportions=(80, 10, 10), random=True, nodata=0, mask=mask, **given
+    )
+    assert [list(found[split].ids) for split in SPLITS] == [[0, 1, 2], [10, 11, 12], [20, 21, 22]]
+    np.testing.assert_array_equal(found["test"].x, image.grid.x + np.arange(3) / 3)
+    assert {key: value for key, value in asked[0].items() if not key.startswith("out")} == {
+        "grid.psize": 8,
+        "grid.step": 4,
+        "grid.offsetx": 1,
+        "grid.offsety": 2,
+        "strategy": "split",
+        "strategy.split.trainprop": 80,
+        "strategy.split.validprop": 10,
+        "strategy.split.testprop": 10,
+        "strategy.split.random": True,
+        "nodata": 0,
+    }
+    assert list(otbtf_selection(image, strategy="chessboard", **given)) == ["train", "valid"]
+    assert "nodata" not in asked[1]
+    assert not any(key.startswith(("strategy.", "outtest")) for key in asked[1])
+    assert not Path(asked[0]["outtrain"]).exists()
+
+
+@pytest.mark.skipif(otb.otbtf_available(), reason="OTBTF is there")
+def test_engine_otb_without_otbtf_says_how_to_get_it():
+    with pytest.raises(MissingPackageError, match=r"orfeo-toolbox\.org|mdl4eo/otbtf"):
+        otbtf_selection(flat(60, 50), patch_size=8, step=4, engine="otb")
+
+
+@pytest.mark.skipif(not otb.otbtf_available(), reason="OTBTF is not installed")
+@pytest.mark.parametrize("name", runs("sel_"))
+def test_engines_agree(name):
+    if "southup" in name:
+        pytest.skip("an input that the engines do not take")
+    image, given = golden_image(run(name)["args"]["in"]), golden_arguments(name)
+    native, real = (otbtf_selection(image, engine=engine, **given) for engine in ("native", "otb"))
+    for split, points in native.items():
+        np.testing.assert_array_equal(points.ids, real[split].ids)
+        np.testing.assert_array_equal(points.x, real[split].x)
+        np.testing.assert_array_equal(points.y, real[split].y)
 
 
 # Points on disk

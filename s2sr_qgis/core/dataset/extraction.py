@@ -8,31 +8,27 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
-from rasterio.transform import Affine
-from rasterio.windows import Window as RasterWindow
 
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from ..progress import Progress
 from ..raster.grid import Grid, Window
 from ..raster.image import Image
+from ..raster.superimpose import Engine
 from ..raster.writer import atomic
 from .card import SPLITS, Split
-from .cutting import AT_ONCE, Patches, covers, cut_patches
+from .cutting import Patches, covers, cut_patches
+from .otbtf_images import DataType, clamped, read_patches, write_labels, write_patches
 from .patches import PatchWriter
-from .points import Points
+from .points import Points, write_points
 from .selection import Selection
 from .validity import image_name, valid_pixels
-
-DataType = Literal["uint8", "uint16", "int16", "int32", "uint32", "float32"]
 
 _ALIGNED = 1e-3
 """How far, in its pixels, a source may lie off the coarse grid: rounding of its coordinates, and no more."""
@@ -103,17 +99,21 @@ def extract_patches(
 
 
 def otbtf_patches(
-    points: Points, sources: Sequence[OtbtfSource], progress: Progress | None = None
+    points: Points, sources: Sequence[OtbtfSource], progress: Progress | None = None, engine: Engine = "native"
 ) -> Iterator[tuple[int, Patches]]:
     """The patches that PatchesExtraction cuts at points: the point's place in ``points``, and of each source a patch
     (bands, height, width) of float32, in the order of the points.
 
     The pixel nearest to a point, halves up, is the patch's pixel (height // 2, width // 2). A point is left out where
     a patch is not wholly inside its source, or any value of it equals the source's ``nodata``; the images' own nodata
-    and CRS are ignored. Raises `InputError` when images to be stacked differ in size.
+    and CRS are ignored. ``engine`` "otb" runs OTBTF itself. Raises `InputError` when images to be stacked differ in
+    size, `MissingPackageError` for an engine that is not there.
     """
     for source in sources:
         _check_stack(source.images)
+    if engine == "otb":
+        yield from _from_otbtf(points, sources)
+        return
     grids = [source.images[0].grid for source in sources]
     places: list[list[Window]] = []
     indices: list[int] = []
@@ -144,6 +144,7 @@ def otbtf_extraction(
     *,
     data_type: DataType = "float32",
     labels_type: DataType = "uint8",
+    engine: Engine = "native",
     progress: Progress | None = None,
 ) -> int:
     """Write what PatchesExtraction writes: of each source one GeoTIFF of its patches, one below the other, and one of
@@ -160,23 +161,39 @@ def otbtf_extraction(
         targets = [stack.enter_context(atomic(path)) for path in outputs]
         label_target = stack.enter_context(atomic(labels)) if labels is not None else None
         files = [stack.enter_context(tempfile.TemporaryFile(dir=target.parent)) for target in targets]
-        for index, patches in otbtf_patches(points, sources, progress):
+        for index, patches in otbtf_patches(points, sources, progress, engine):
             for file, patch in zip(files, patches, strict=True):
-                file.write(_as_type(patch, data_type).tobytes())
+                file.write(clamped(patch, data_type).tobytes())
             written.append(int(points.ids[index]))
         if not written:
             raise InputError(
-                f"None of the {len(points)} points gives a patch: look whether they lie inside the images, and what "
+                f"None of the {len(points)} points gives a patch; look whether they lie inside the images, and what "
                 "the nodata value is."
             )
         for target, file, source, grid in zip(targets, files, sources, grids, strict=True):
             bands = sum(len(image.bands) for image in source.images)
-            _write_stack(target, file, (bands, source.height, source.width), len(written), grid, data_type, progress)
+            write_patches(target, file, (bands, source.height, source.width), len(written), grid, data_type, progress)
         if label_target is not None:
-            numbers = _as_type(np.array(written, np.float32), labels_type).reshape(1, -1, 1)
-            with _raster(label_target, numbers.shape, labels_type, Affine(1, 0, -0.5, 0, 1, -0.5)) as raster:
-                raster.write(numbers)
+            write_labels(label_target, np.array(written), labels_type)
     return len(written)
+
+
+def _from_otbtf(points: Points, sources: Sequence[OtbtfSource]) -> Iterator[tuple[int, Patches]]:
+    from ..raster.otb import otbtf_patches_extraction
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        vector, labels = folder / "points.geojson", folder / "labels.tif"
+        write_points(replace(points, ids=np.arange(len(points))), vector)
+        parameters: dict[str, Any] = {"vec": str(vector), "field": "id"}
+        images = []
+        for number, source in enumerate(sources, start=1):
+            parameters |= {f"source{number}.patchsizex": source.width, f"source{number}.patchsizey": source.height}
+            if source.nodata is not None:
+                parameters[f"source{number}.nodata"] = source.nodata
+            images.append(folder / f"{number}.tif")
+        otbtf_patches_extraction([source.images for source in sources], parameters, images, labels)
+        yield from read_patches(images, [(source.height, source.width) for source in sources], labels)
 
 
 class _Stack:
@@ -230,43 +247,3 @@ def _place(grid: Grid, name: str, image: Image) -> tuple[int, int, int]:
 def _nearest(coordinates: NDArray[np.float64], corner: float, spacing: float) -> NDArray[np.int64]:
     """In ITK's order of operations: at a pixel's edge the last bit decides."""
     return np.floor((coordinates - (corner + 0.5 * spacing)) * (1 / spacing) + 0.5).astype(np.int64)
-
-
-def _as_type(values: NDArray[np.float32], data_type: DataType) -> NDArray[Any]:
-    if data_type == "float32":
-        return np.ascontiguousarray(values)
-    limits = np.iinfo(data_type)
-    return np.clip(values.astype(np.float64), limits.min, limits.max).astype(data_type)
-
-
-def _write_stack(
-    target: Path,
-    file: IO[bytes],
-    shape: tuple[int, int, int],
-    count: int,
-    grid: Grid,
-    data_type: DataType,
-    progress: Progress,
-) -> None:
-    bands, height, width = shape
-    dx, dy = grid.spacing, -grid.pixel_height
-    file.seek(0)
-    some = max(AT_ONCE // (bands * height * width * 4), 1)
-    with _raster(target, (bands, count * height, width), data_type, Affine(dx, 0, -dx / 2, 0, dy, -dy / 2)) as raster:
-        for first in range(0, count, some):
-            progress.check()
-            taken = min(some, count - first)
-            read = np.frombuffer(file.read(taken * bands * height * width * np.dtype(data_type).itemsize), data_type)
-            stacked = read.reshape(taken, bands, height, width).swapaxes(0, 1).reshape(bands, taken * height, width)
-            raster.write(stacked, window=RasterWindow(0, first * height, width, taken * height))
-
-
-@contextmanager
-def _raster(target: Path, shape: tuple[int, ...], data_type: str, transform: Affine) -> Iterator[Any]:
-    profile = {"dtype": data_type, "transform": transform, "interleave": "pixel", "compress": "deflate"}
-    sides = dict(zip(("count", "height", "width"), shape, strict=True))
-    try:
-        with rasterio.open(target, "w", driver="GTiff", bigtiff="if_safer", **sides, **profile) as raster:
-            yield raster
-    except RasterioError as error:
-        raise OutputError(f"{target} could not be written: {error}; look whether the disk is full.") from error

@@ -6,9 +6,11 @@ of https://github.com/remicres/otbtf) with its peculiarities, for those who go o
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +19,10 @@ from ..errors import InputError
 from ..progress import Progress
 from ..raster.grid import Grid, Window
 from ..raster.image import Image
+from ..raster.superimpose import Engine
+from . import otbtf_rules
 from .card import SPLITS, Split
-from .otbtf_split import otbtf_labels
-from .points import Points
+from .points import Points, read_points
 from .splits import Partition, Region, assign, plan_splits
 from .validity import Integers, Mask, all_within, check_mask, check_size, image_name, strips, valid_pixels
 
@@ -155,37 +158,63 @@ def otbtf_selection(
     mask: Image | None = None,
     nodata: float | None = None,
     outputs: Sequence[Split] = SPLITS,
+    engine: Engine = "native",
     progress: Progress | None = None,
 ) -> dict[Split, Points]:
     """What OTBTF's PatchesSelection gives: points of each of the ``outputs`` that the strategy has, with their ids.
 
     ``proportions``: of train, valid, test; ``offset``: (x, y) of the grid. As there, the image's own nodata is ignored,
     a pixel lacks a value when all its bands equal ``nodata``, windows of even patches are a pixel too large, and a mask
-    without nodata takes only points whose own pixel is exactly 1. Raises `InputError` as `select_patches` does.
+    without nodata takes only points whose own pixel is exactly 1. ``engine`` "otb" runs OTBTF itself. Raises
+    `InputError` as `select_patches` does, `MissingPackageError` for an engine that is not there.
     """
     radius, grid = patch_size // 2, image.grid
     check_size(image, 2 * radius + 1)
     check_mask(image, mask, place=False)
+    written = [split for split in _OTBTF_SPLITS[strategy] if split in outputs]
+    if engine == "otb":
+        parameters: dict[str, Any] = {
+            "grid.step": step,
+            "grid.psize": patch_size,
+            "grid.offsetx": offset[0],
+            "grid.offsety": offset[1],
+            "strategy": strategy,
+        }
+        if strategy == "split":
+            parameters |= {f"strategy.split.{s}prop": p for s, p in zip(SPLITS, proportions, strict=True)}
+            parameters["strategy.split.random"] = random
+        if nodata is not None:
+            parameters["nodata"] = nodata
+        return _by_otbtf(image, mask, parameters, written)
     padded = nodata is not None  # OTBTF then works on an image with one more pixel on each side
-    columns, across = _otbtf_positions(grid.width, radius, step, offset[0] + padded, padded)
-    rows, down = _otbtf_positions(grid.height, radius, step, offset[1] + padded, padded)
-    accepted = _otbtf_accepted(image, rows, columns, radius, mask, nodata, progress or Progress())
-    row, column = np.nonzero(accepted)
+    columns, across = otbtf_rules.positions(grid.width, radius, step, offset[0] + padded, padded)
+    rows, down = otbtf_rules.positions(grid.height, radius, step, offset[1] + padded, padded)
+    row, column = np.nonzero(otbtf_rules.accepted(image, rows, columns, radius, mask, nodata, progress or Progress()))
     if strategy == "chessboard":
         groups = np.fmod(down[row] + across[column], 2)
     else:
         shares = [p if split in outputs else 0.0 for p, split in zip(proportions, SPLITS, strict=True)]
         total = (grid.width // step + 1) * (grid.height // step + 1)
-        labels = otbtf_labels(total, (1, 0, 0) if strategy == "all" else shares, random)
-        groups = labels[: len(row)]
-    x = _otbtf_coordinates(grid.x, grid.spacing, columns, patch_size, padded)[column]
-    y = _otbtf_coordinates(grid.y, -grid.pixel_height, rows, patch_size, padded)[row]
+        groups = otbtf_rules.labels(total, (1, 0, 0) if strategy == "all" else shares, random)[: len(row)]
+    x = otbtf_rules.coordinates(grid.x, grid.spacing, columns, patch_size, padded)[column]
+    y = otbtf_rules.coordinates(grid.y, -grid.pixel_height, rows, patch_size, padded)[row]
     found: dict[Split, Points] = {}
-    for number, split in enumerate(_OTBTF_SPLITS[strategy]):
-        if split in outputs:
-            ids = np.flatnonzero(groups == number)
-            found[split] = Points(x[ids], y[ids], ids, grid.crs)
+    for split in written:
+        ids = np.flatnonzero(groups == SPLITS.index(split))
+        found[split] = Points(x[ids], y[ids], ids, grid.crs)
     return found
+
+
+def _by_otbtf(
+    image: Image, mask: Image | None, parameters: dict[str, Any], outputs: Sequence[Split]
+) -> dict[Split, Points]:
+    from ..raster.otb import otbtf_patches_selection
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = {split: Path(folder) / f"{split}.geojson" for split in outputs}
+        names = {f"out{split}": str(path) for split, path in files.items()}
+        otbtf_patches_selection(image, mask, parameters | names)
+        return {split: read_points(path) for split, path in files.items()}
 
 
 def _nothing(image: Image, mask: Image | None, size: int, some_valid: bool) -> str:
@@ -238,49 +267,3 @@ def _ground(corners: Integers, size: int, buffer: int) -> Bounds:
     """(xmin, ymin, xmax, ymax) of patches and the ground around them, y upwards, (n, 4)."""
     rows, columns = corners.T.astype(np.float64)
     return np.stack([columns - buffer, -(rows + size + buffer), columns + size + buffer, -(rows - buffer)], axis=1)
-
-
-def _otbtf_positions(length: int, radius: int, step: int, offset: int, padded: bool) -> tuple[Integers, Integers]:
-    """Pixels along one axis that may become points, and their places in the chessboard; `%` and `/` are C++'s."""
-    pixels = np.arange(radius, length - radius)
-    from_start = pixels + padded - (radius + 1)
-    taken = np.fmod(from_start, step) == int(np.fmod(offset, step))
-    return pixels[taken], np.trunc(from_start[taken] / step).astype(np.int64)
-
-
-def _otbtf_accepted(
-    image: Image,
-    rows: Integers,
-    columns: Integers,
-    radius: int,
-    mask: Image | None,
-    nodata: float | None,
-    progress: Progress,
-) -> Mask:
-    """Which of the positions become points, (rows, columns)."""
-    if nodata is None and mask is None:
-        return np.ones((len(rows), len(columns)), bool)
-    size = 1 if nodata is None else 2 * radius + 1
-
-    def valid(window: Window) -> Mask:
-        masked = None if mask is None else np.clip(mask.read(window)[0], 0, 255).astype(np.uint8)
-        if nodata is None and masked is not None:
-            one: Mask = masked == 1
-            return one
-        good: Mask = (image.read(window).astype(np.float32) != np.float32(nodata or 0)).any(axis=0)
-        return good if masked is None else good & (masked != 0)
-
-    reach = size // 2
-    parts = [
-        all_within(strip, part - part[0], columns - reach, size)
-        for part, strip in strips(rows - reach, size, image.grid, len(image.bands), valid, progress)
-    ]
-    return np.concatenate(parts) if parts else np.zeros((0, len(columns)), bool)
-
-
-def _otbtf_coordinates(corner: float, spacing: float, pixels: Integers, size: int, padded: bool) -> NDArray[np.float64]:
-    """In ITK's order of operations, since the last bit decides which pixel PatchesExtraction finds."""
-    first = corner + 0.5 * spacing
-    index = pixels.astype(np.float64)
-    centres = (first - spacing) + spacing * (index + 1) if padded else first + spacing * index
-    return centres if size % 2 else centres - 0.5 * abs(spacing)
