@@ -7,15 +7,17 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from urllib3 import Retry
-from urllib3.response import BaseHTTPResponse
 
 from ..errors import InputError
 from ..progress import Progress
 from .roi import Bounds
+
+if TYPE_CHECKING:
+    from urllib3.response import BaseHTTPResponse
 
 CATALOGS = {
     "planetary-computer": "https://planetarycomputer.microsoft.com/api/stac/v1",
