@@ -174,6 +174,15 @@ def test_the_newer_processing_of_one_scene_comes_first(server: StacServer, tmp_p
     assert [scene.id for scene in find(job(server), log)] == ["NEW", "OLD"]
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_of_files_is_asked_again(server: StacServer, tmp_path: Path, log: Log, status: int) -> None:
+    server.add_scene("A", classes(20), folder=tmp_path)
+    server.faults = [("/files/", status, {})] * 2
+    (found,) = find(job(server), log)
+    assert found.area_cloud == 20
+    assert server.statuses("/files/")[:2] == [status, status]
+
+
 def test_classification_that_cannot_be_read(server: StacServer, tmp_path: Path, log: Log) -> None:
     server.add_scene("LOST", classes(0), cloud=0, folder=tmp_path)
     server.add_scene("READ", classes(70), cloud=9, folder=tmp_path)
