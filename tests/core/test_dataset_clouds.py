@@ -22,7 +22,7 @@ INPUTS = {task: [tensor for tensor in layout(task, 6) if tensor.name != "target"
 def clouded(seed: int, task: str = "20m", ground: float = 0.0) -> dict[str, np.ndarray]:
     """The bands of a flat scene under clouds, at their own resolutions."""
     images = {
-        tensor.name: np.full((len(tensor.bands), *(SIDE * 10 // tensor.resolution,) * 2), ground, np.float32)
+        tensor.name: np.full((len(tensor.bands), *(SIDE // tensor.coarser(),) * 2), ground, np.float32)
         for tensor in INPUTS[task]
     }
     add_clouds(images, INPUTS[task], 10.0, np.random.default_rng(seed))

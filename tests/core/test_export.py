@@ -37,7 +37,7 @@ def reach(folder: Path) -> int:
     plain = model.infer(bands)
     radius = 0
     for tensor in model.card.inputs:
-        factor = tensor.resolution // 10
+        factor = tensor.coarser()
         for phase in range(model.multiple // factor):
             pixel = side // 2 // factor + phase
             changed = {**bands, **{band: bands[band].copy() for band in tensor.bands}}
@@ -84,7 +84,7 @@ def test_onnx_has_free_sizes(model60) -> None:
     one, other = load_model(model60, device="cpu"), {}
     for tensor in one.card.inputs:
         for band in tensor.bands:
-            other[band] = np.full((120 // (tensor.resolution // 10), 78 // (tensor.resolution // 10)), 0.1, np.float32)
+            other[band] = np.full((120 // tensor.coarser(), 78 // tensor.coarser()), 0.1, np.float32)
     assert {image.shape for image in one.predict(other).values()} == {(120, 78)}
 
 
