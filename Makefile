@@ -1,10 +1,11 @@
 # s2sr. `make demo` and `make test` do all the set-up themselves; a second call costs seconds.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup system demo test test-all lint check-core check-qgis bench models package check-package install clean
+.PHONY: help setup system demo test test-all test-otb lint check-core check-qgis bench models package check-package install clean
 
 PYTHON ?= python3
 QGIS_PYTHON ?= /usr/bin/python3
+OTB_PYTHON ?= /usr/bin/python3
 PROFILE ?= $(HOME)/.local/share/QGIS/QGIS3/profiles/default
 DATA ?= ../shared/data
 MARKERS ?= not slow
@@ -36,6 +37,13 @@ system:
 	@.venv-qgis/bin/python -m pip install -q --disable-pip-version-check 'pytest>=8,<10' 'pytest-qgis>=5,<6' 'pytest-timeout>=2.3,<3'
 	@touch $@
 
+# Orfeo ToolBox's bindings are built for the system's Python and for NumPy 1.
+.venv-otb/.done: Makefile
+	@echo "s2sr: the environment of the tests with Orfeo ToolBox, .venv-otb ..."
+	@$(OTB_PYTHON) -m venv .venv-otb
+	@.venv-otb/bin/python -m pip install -q --disable-pip-version-check 'numpy>=1.26,<2' 'pyotb>=2.2,<3' 'rasterio>=1.4,<2' 'scipy>=1.11,<2' 'pytest>=8,<10' 'pytest-timeout>=2.3,<3'
+	@touch $@
+
 setup: .venv/.train .venv-qgis/.done  ## everything that the tests and a training need
 
 demo: .venv/.base  ## super-resolve the sample with QGIS, compare, write demo/
@@ -60,6 +68,11 @@ test: check-core check-qgis  ## style, types and all tests but the slow ones
 test-all: MARKERS = slow or not slow
 test-all: check-core check-qgis  ## the slow tests too
 
+test-otb:  ## native engines against real Orfeo ToolBox, installed and built once (Debian 12)
+	@OTB_PYTHON="$(OTB_PYTHON)" sh tools/setup_otb.sh
+	@$(MAKE) -s .venv-otb/.done
+	@. "$${XDG_CACHE_HOME:-$$HOME/.cache}/s2sr/otb/env.sh" && .venv-otb/bin/python -m pytest -q tests/otb
+
 bench: .venv/.train  ## measure speed and accuracy; DATA=folder of the test scenes
 	$(BIN)/python benchmarks/run.py --data "$(DATA)"
 
@@ -76,4 +89,4 @@ install: package  ## install the plugin into PROFILE of QGIS
 	@$(PYTHON) tools/package.py install --profile "$(PROFILE)"
 
 clean:  ## remove environments, builds and the demo's results
-	rm -rf .venv .venv-qgis build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-qgis .venv-otb build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,10 @@ HOW_TO_GET = (
 )
 HOW_TO_GET_OTBTF = "run in the docker image mdl4eo/otbtf (https://github.com/remicres/otbtf)"
 INTERPOLATORS: Mapping[Interpolation, str] = {"bicubic": "bco", "linear": "linear", "nearest": "nn"}
+_SOURCE = (
+    '<SimpleSource><SourceFilename relativeToVRT="0">{name}</SourceFilename><SourceBand>{band}</SourceBand>'
+    "</SimpleSource>"
+)
 _GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32"}
 
 
@@ -79,16 +84,18 @@ def otb_superimpose(
     moving: Image, grid: Grid, *, interpolation: Interpolation, fill: float, dtype: DTypeLike
 ) -> OtbImage:
     """What `superimpose` gives with the engine "otb"."""
-    source = _Input(moving)
+    source, reference = _Input(moving), _Virtual(grid, [("", 0)], "Byte", None)
     parameters = {
-        "inr": _vrt(grid, [("", 0)], "Byte", None),  # of which OTB looks at the grid alone
+        "inr": reference.name,  # of which OTB looks at the grid alone
         "inm": source.value,
         "mode": "default",  # else images of Pleiades in sensor geometry are treated otherwise
         "interpolator": INTERPOLATORS[interpolation],
         "fv": fill,
     }
     nodata = output_nodata(moving.nodata, fill, "otbtf", np.dtype(dtype))
-    return OtbImage(run_application("Superimpose", parameters), grid, moving.bands, nodata, dtype, fill, [source])
+    return OtbImage(
+        run_application("Superimpose", parameters), grid, moving.bands, nodata, dtype, fill, [source, reference]
+    )
 
 
 def otb_pansharpen(pan: Image, xs: Image, *, method: str, dtype: DTypeLike) -> OtbImage:
@@ -167,7 +174,7 @@ class OtbImage:
 
 
 class _Input:
-    """An image as OTB takes it: the application that makes it, or a virtual raster, as text, of a file or of pixels.
+    """An image as OTB takes it: the application that makes it, or a virtual raster of a file or of pixels in memory.
 
     Pixels that neither a file nor an application has are computed as a whole and stay in memory.
     """
@@ -189,30 +196,35 @@ class _Input:
                 f"DATATYPE={kind}"
             )
             bands = [(memory, number) for number in range(1, count + 1)]
-        self.value = _vrt(image.grid, bands, kind, image.nodata)
+        self._virtual = _Virtual(image.grid, bands, kind, image.nodata)
+        self.value = self._virtual.name
 
 
-def _vrt(grid: Grid, sources: Sequence[tuple[str, int]], kind: str, nodata: float | None) -> str:
-    """A GDAL virtual raster as text, which GDAL opens like a file's name: bands of other rasters on a grid."""
-    t = grid.transform
-    bands = "".join(
-        f'<VRTRasterBand dataType="{kind}" band="{number}">'
-        + (f"<NoDataValue>{nodata!r}</NoDataValue>" if nodata is not None else "")
-        + (
-            f'<SimpleSource><SourceFilename relativeToVRT="0">{escape(name)}</SourceFilename>'
-            f"<SourceBand>{band}</SourceBand></SimpleSource>"
-            if name
-            else ""
+class _Virtual:
+    """A GDAL virtual raster: a few lines of text that name bands of other rasters, on a grid; gone with this object.
+
+    GDAL would take the text itself for a name, but OTB looks for files beside it, under names too long then.
+    """
+
+    def __init__(self, grid: Grid, sources: Sequence[tuple[str, int]], kind: str, nodata: float | None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="s2sr-otb-", ignore_cleanup_errors=True)
+        path = Path(self._folder.name) / "image.vrt"
+        bands = "".join(
+            f'<VRTRasterBand dataType="{kind}" band="{number}">'
+            + (f"<NoDataValue>{nodata!r}</NoDataValue>" if nodata is not None else "")
+            + (_SOURCE.format(name=escape(name), band=band) if name else "")
+            + "</VRTRasterBand>"
+            for number, (name, band) in enumerate(sources, start=1)
         )
-        + "</VRTRasterBand>"
-        for number, (name, band) in enumerate(sources, start=1)
-    )
-    reference = f"<SRS>{escape(grid.crs.to_wkt())}</SRS>" if grid.crs else ""
-    transform = ", ".join(map(repr, (t.c, t.a, t.b, t.f, t.d, t.e)))
-    return (
-        f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">{reference}'
-        f"<GeoTransform>{transform}</GeoTransform>{bands}</VRTDataset>"
-    )
+        reference = f"<SRS>{escape(grid.crs.to_wkt())}</SRS>" if grid.crs else ""
+        t = grid.transform
+        transform = ", ".join(map(repr, (t.c, t.a, t.b, t.f, t.d, t.e)))
+        path.write_text(
+            f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">{reference}'
+            f"<GeoTransform>{transform}</GeoTransform>{bands}</VRTDataset>",
+            encoding="utf-8",
+        )
+        self.name = str(path)
 
 
 def _pyotb() -> ModuleType:
@@ -232,4 +244,4 @@ def _pyotb() -> ModuleType:
 
 def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else "for a reason that it does not tell"
+    return lines[-1].rstrip(".")[-300:] if lines else "for a reason that it does not tell"
