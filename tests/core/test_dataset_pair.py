@@ -24,6 +24,7 @@ from s2sr_qgis.core.errors import Cancelled, DatasetError, InputError
 from s2sr_qgis.core.jobs import CreateCrossSensorDatasetJob
 from s2sr_qgis.core.progress import Progress
 from s2sr_qgis.core.raster.grid import Grid, Window
+from s2sr_qgis.core.raster.superimpose import superimpose
 
 UTM, RATIO, SIDE = CRS.from_epsg(32631), 2, 128
 SLOPES, OFFSETS = (0.5, 2.0), (100.0, -300.0)
@@ -99,6 +100,14 @@ def test_the_shift_survives_noise_and_another_season() -> None:
     check = check_pair(lr, reference)
     assert (check.dx, check.dy) == (pytest.approx(0.8, abs=0.05), pytest.approx(0.4, abs=0.05))
     assert not all(block.used for block in check.blocks) or len(check.blocks) < check.tried
+
+
+def test_an_image_moved_by_the_shift_lies_on_the_reference(shifted) -> None:
+    lr, reference, check = shifted
+    moved = ArrayImage(lr.pixels, 6.0, x=lr.grid.x + check.dx * 6, y=lr.grid.y - check.dy * 6)
+    again = check_pair(superimpose(moved, lr.grid), reference, corrected=(check.dx, check.dy))
+    assert (again.dx, again.dy) == (pytest.approx(0, abs=0.05), pytest.approx(0, abs=0.05))
+    assert again.corrected == (check.dx, check.dy)
 
 
 def test_the_shift_is_also_told_in_sentinel2_pixels(shifted) -> None:
