@@ -199,7 +199,7 @@ def test_only_the_common_ground_is_read() -> None:
     assert [band.slope for band in check.bands] == pytest.approx(SLOPES, rel=1e-3)
 
 
-def test_a_large_pair_is_looked_at_in_places(monkeypatch) -> None:
+def test_a_large_pair_is_looked_at_in_places(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(pair_module, "MOST", 2)
     lr, reference = pair(0.5, 0.25)
     check = check_pair(lr, reference)
@@ -209,6 +209,9 @@ def test_a_large_pair_is_looked_at_in_places(monkeypatch) -> None:
     assert reference.largest == 64**2
     assert check.samples is not None
     assert check.samples.overview.shape == (2, 2, 64, 64)
+    write_pair_report(check, PairLimits(), lr, reference, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "Estimated from 4 blocks spread evenly over the ground, 25 % of it." in page
 
 
 def test_the_figures_are_json(shifted) -> None:

@@ -45,7 +45,8 @@ def shift_map(check: PairCheck) -> str:
         axes.plot(rest[:, 0], rest[:, 1], "x", color=_GREY, markersize=4)
     if len(used):
         longest = max(float(np.hypot(used[:, 2], used[:, 3]).max()), 0.05)
-        reach = 0.12 * max(check.width, check.height)
+        apart = np.sqrt(check.width * check.height / max(check.tried, 1))
+        reach = min(0.12 * max(check.width, check.height), 0.9 * apart)
         arrows = axes.quiver(
             *used[:, :4].T,
             used[:, 4],
