@@ -50,6 +50,8 @@ def bundle_to_perfect_sensor(
 ) -> Image:
     """Superimpose a multispectral image on a panchromatic one and pansharpen it; see `superimpose` and `pansharpen`.
 
+    ``fill``: what OTB takes for the multispectral image beyond its edges; with ``compat`` "none" there is no value.
+
     Raises `InputError` also where the two differ in CRS or do not overlap.
     """
     if pan.grid.crs != xs.grid.crs:
