@@ -15,25 +15,21 @@ by_hand="install Orfeo ToolBox 8 or 9 with its Python bindings (https://www.orfe
 codename=$(. /etc/os-release 2>/dev/null && echo "${VERSION_CODENAME:-}") || true
 [ "$codename" = bookworm ] || fail "this is not Debian 12, so nothing was installed; $by_hand"
 
-if [ "$(id -u)" -eq 0 ]; then sudo=""
-elif command -v sudo >/dev/null; then sudo="sudo"
-else sudo="none"
-fi
-apt() { env DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@"; }
+sudo=""
+if [ "$(id -u)" -ne 0 ]; then sudo="sudo"; fi
+get="env DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300"
 installed() { dpkg-query -W -f '${Status} ' "$@" 2>/dev/null | grep -qv 'not-installed\|deinstall'; }
 
 packages="otb-bin libotb-dev swig g++ python3-dev python3-venv xz-utils"
 missing=""
 for package in $packages; do installed "$package" || missing="$missing $package"; done
 if [ -n "$missing" ]; then
-  [ "$sudo" != none ] || fail "installing$missing needs root or sudo; $by_hand"
+  [ -z "$sudo" ] || command -v sudo >/dev/null || fail "installing$missing needs root or sudo; $by_hand"
   echo "s2sr: installing Orfeo ToolBox (some minutes, once) ..."
   # QGIS of the backports brings their libwebp, and libotb-dev wants the headers of the same version.
   webp=$(dpkg-query -W -f '${Version}' libwebp7 2>/dev/null) && missing="$missing libwebp-dev=$webp"
-  $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q update >/dev/null
-  # shellcheck disable=SC2086 # the list is meant to be split
-  $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 \
-    install -y --no-install-recommends $missing >/dev/null
+  # shellcheck disable=SC2086 # the lists are meant to be split
+  ($sudo $get update && $sudo $get install -y --no-install-recommends $missing) >/dev/null
 fi
 
 version=$(dpkg-query -W -f '${Version}' libotb-dev)
@@ -52,9 +48,7 @@ if [ ! -e "$built/_otbApplication.so" ]; then
   echo "deb-src [signed-by=$KEYRING] $mirror bookworm main" > "$sources/sources.list"
   own="-o Dir::Etc::SourceList=$sources/sources.list -o Dir::Etc::SourceParts=- -o Dir::State::Lists=$sources/lists -o APT::Sandbox::User=$(id -un)"
   # shellcheck disable=SC2086
-  apt $own update >/dev/null
-  # shellcheck disable=SC2086
-  (cd "$sources" && apt $own source --download-only "otb=$version" >/dev/null)
+  (cd "$sources" && $get $own update && $get $own source --download-only "otb=$version") >/dev/null
   echo "s2sr: building the Python bindings of Orfeo ToolBox (some minutes, once) ..."
   tar -C "$work" -xf "$sources"/otb_*.orig.tar.* "$SWIG_SOURCE"
   "$PYTHON" -m venv "$work/venv"
