@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from qgis.core import QgsProcessingProvider
+from pathlib import Path
+
+from qgis.core import QgsProcessingModelAlgorithm, QgsProcessingProvider
 from qgis.PyQt.QtGui import QIcon
 
 from .algorithms.base import ICON
 from .runner import settings
 from .runner.text import tr
+
+WORKFLOWS = Path(__file__).parent / "workflows"
+"""Processing models that chain the algorithms; tools/workflows.py writes them."""
 
 
 class S2SRProvider(QgsProcessingProvider):
@@ -39,6 +44,10 @@ class S2SRProvider(QgsProcessingProvider):
 
         for algorithm in all_algorithms():
             self.addAlgorithm(algorithm)
+        for path in sorted(WORKFLOWS.glob("*.model3")):
+            model = QgsProcessingModelAlgorithm()
+            if model.fromFile(str(path)):
+                self.addAlgorithm(model)
 
     def supportsNonFileBasedOutput(self) -> bool:
         # The worker is another process: it can only write files.

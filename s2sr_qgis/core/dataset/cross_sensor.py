@@ -8,18 +8,20 @@ and extracted. Every step is an image that is computed by windows, so memory doe
 from __future__ import annotations
 
 import math
+import shutil
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import DatasetError, InputError
 from ..jobs import SearchScenesJob
 from ..progress import Progress
 from ..raster.grid import Grid, Window
-from ..raster.image import FileImage, Image
+from ..raster.image import FileImage, Image, Moved
 from ..raster.superimpose import superimpose
 from ..raster.writer import atomic
 from ..scene import Scene, open_scene
@@ -46,8 +48,8 @@ def create_cross_sensor_dataset(job: CreateCrossSensorDatasetJob, progress: Prog
     The folder holds the patch images (`core.dataset.card`), ``dataset.yaml``, ``preview_{split}.png`` and
     ``pair_report.html``. Inputs are DN without offset on the XS grid, targets what the finer sensor's file holds.
 
-    Returns ``output``, ``scene``, ``ratio``, ``n_train``, ``n_valid``, ``n_test``, and of the pair ``shift`` (LR
-    pixels), ``overlap`` and ``refused`` (reasons that were overridden).
+    Returns ``output``, ``scene``, ``ratio``, ``n_train``, ``n_valid``, ``n_test``, and of the pair ``shift``
+    (Sentinel-2 pixels), ``overlap`` and ``refused`` (reasons that were overridden).
     Raises `InputError`, `DatasetError` (the pair is beyond its limits), `OutputError`, `Cancelled`.
     """
     shares = (job.train, job.valid, job.test)
@@ -133,20 +135,24 @@ def _fill(
     progress: Progress,
 ) -> tuple[DatasetCard, dict[str, Any]]:
     """Check the pair, write the patch images, return their card and what the check found."""
-    low, clouds = _low(job, scene, reference, (0.0, 0.0))
+    low, clouds = _low(job, scene, reference)
     facts: dict[str, Any] = {"sentinel2_pixel": SENTINEL_2 / reference.coarse.spacing, "progress": progress}
     if scene.acquired and reference.acquired:
         facts["days"] = abs((scene.acquired - reference.acquired).total_seconds()) / 86400
     check = check_pair(low, reference.image, clouds=clouds, **facts)
     if job.coregister and check.dx is not None and check.dy is not None:
-        pixel = reference.coarse.spacing
-        moved = check.dx, check.dy
+        moved, pixel = (check.dx, check.dy), reference.coarse.spacing
         progress.log(f"The scene is moved by {moved[0] * pixel:.2f} m east and {-moved[1] * pixel:.2f} m north.")
-        low, clouds = _low(job, scene, reference, (moved[0] * pixel, -moved[1] * pixel))
+        low, clouds = _low(job, scene, reference, moved)
         check = check_pair(low, reference.image, clouds=clouds, corrected=moved, **facts)
     limits = PairLimits.of(job)
     write_pair_report(check, limits, low, reference.image, folder / REPORT, progress)
-    refuse(check, limits, force=job.force, progress=progress)
+    try:
+        refuse(check, limits, force=job.force, progress=progress)
+    except DatasetError as error:
+        kept = job.output.expanduser().absolute().with_name(f"{job.output.name}_{REPORT}")
+        shutil.move(folder / REPORT, kept)
+        raise DatasetError(f"{error} The report is {kept}.") from error
     low = Clear(low, clouds) if clouds else low
     image = harmonized(reference.image, check) if job.harmonize else reference.image
     tensors = [
@@ -210,18 +216,21 @@ def _fill(
 
 
 def _low(
-    job: CreateCrossSensorDatasetJob, scene: Scene, reference: Reference, shift: tuple[float, float]
+    job: CreateCrossSensorDatasetJob, scene: Scene, reference: Reference, moved: tuple[float, float] = (0.0, 0.0)
 ) -> tuple[Image, Image | None]:
     """The scene's bands on the coarse grid, DN without offset, and where there are clouds, if the scene says so.
 
-    ``shift``: (east, north) in metres that the scene is moved by.
+    ``moved``: by how many pixels to the right and down.
     """
-    bands = SceneImage(scene, [band_name(band) for band in job.bands], shift, saturated=False)
-    low = superimpose(bands, reference.coarse, interpolation=job.interpolation, engine=job.engine, compat=job.compat)
+    coarse = reference.coarse
+    # What moves is the grid that the scene is sampled on, so the scene is interpolated once.
+    grid = replace(coarse, x=coarse.x - moved[0] * coarse.spacing, y=coarse.y + moved[1] * coarse.spacing)
+    bands = SceneImage(scene, [band_name(band) for band in job.bands], saturated=False)
+    low = superimpose(bands, grid, interpolation=job.interpolation, engine=job.engine, compat=job.compat)
     if scene.scl is None or scene.grid.crs is None or job.compat == "otbtf":
-        return low, None
-    classes = Classification(scene, bands.grid)
-    return low, Cloudy(superimpose(classes, reference.coarse, interpolation="nearest", dtype=np.uint8))
+        return Moved(low, coarse), None
+    classes = superimpose(Classification(scene), grid, interpolation="nearest", dtype=np.uint8)
+    return Moved(low, coarse), Moved(Cloudy(classes), coarse)
 
 
 def _mask(job: CreateCrossSensorDatasetJob, grid: Grid, stack: ExitStack) -> Image | None:
@@ -249,6 +258,7 @@ def _otbtf(
     """Patches as OTBTF's PatchesSelection and PatchesExtraction choose and cut them."""
     low, target = sources[LOW], sources[TARGET]
     ratio = round(low.grid.spacing / target.grid.spacing)
+    engine: Literal["native", "otb"] = "otb" if job.engine == "otb" else "native"
     found = otbtf_selection(
         low,
         patch_size=job.patch_size,
@@ -257,6 +267,7 @@ def _otbtf(
         proportions=(job.train, job.valid, job.test),
         mask=mask,
         nodata=job.nodata,
+        engine=engine,
         progress=progress,
     )
     size = job.patch_size
@@ -268,6 +279,7 @@ def _otbtf(
                 OtbtfSource([target], size * ratio, size * ratio, job.nodata),
             ],
             progress,
+            engine,
         )
         for _, patches in cut:
             writer.add(split, {LOW: patches[0].astype(np.float32), TARGET: patches[1].astype(np.float32)})

@@ -19,7 +19,7 @@ from .card import SPLITS, TARGET, Dataset, PatchCard, Split, patch_file
 
 Float = NDArray[np.float32]
 
-COMPOSITES = (("B12", "B8A", "B05"), ("B09",), ("B01",), ("B04", "B03", "B02"))
+COMPOSITES: tuple[tuple[str, ...], ...] = (("B12", "B8A", "B05"), ("B09",), ("B01",), ("B04", "B03", "B02"))
 """The pictures of a preview, those whose bands there are: three bands in red, green, blue, or one in grey."""
 
 _AT_ONCE = 64

@@ -15,7 +15,7 @@ from rasterio.errors import RasterioError
 
 from ..errors import InputError
 from ..raster.grid import Grid, Window
-from ..raster.image import FileImage, Image
+from ..raster.image import FileImage, Image, Part
 from ..raster.pansharpening import bundle_to_perfect_sensor
 
 if TYPE_CHECKING:
@@ -85,20 +85,6 @@ def cropped(reference: Reference, window: Window) -> Reference:
     if fine == reference.image.grid.window:
         return replace(reference, coarse=reference.coarse.crop(window))
     return replace(reference, coarse=reference.coarse.crop(window), image=Part(reference.image, fine))
-
-
-class Part:
-    """A window of an image, as an image."""
-
-    def __init__(self, image: Image, window: Window) -> None:
-        self._image, self._window = image, window
-        self.grid = image.grid.crop(window)
-        self.bands, self.nodata, self.dtype = image.bands, image.nodata, image.dtype
-
-    def read(self, window: Window | None = None):  # type: ignore[no-untyped-def]
-        """See `Image.read`."""
-        w = window or self.grid.window
-        return self._image.read(Window(self._window.col + w.col, self._window.row + w.row, w.width, w.height))
 
 
 def _ratio(xs: Grid, pan: Grid) -> int:

@@ -49,6 +49,32 @@ class Image(Protocol):
         ...
 
 
+class Moved:
+    """An image that is said to lie on another grid of the same size."""
+
+    def __init__(self, image: Image, grid: Grid) -> None:
+        self._image, self.grid = image, grid
+        self.bands, self.nodata, self.dtype = image.bands, image.nodata, image.dtype
+
+    def read(self, window: Window | None = None) -> NDArray[Any]:
+        """See `Image.read`."""
+        return self._image.read(window)
+
+
+class Part:
+    """A window of an image, as an image."""
+
+    def __init__(self, image: Image, window: Window) -> None:
+        self._image, self._window = image, window
+        self.grid = image.grid.crop(window)
+        self.bands, self.nodata, self.dtype = image.bands, image.nodata, image.dtype
+
+    def read(self, window: Window | None = None) -> NDArray[Any]:
+        """See `Image.read`."""
+        w = window or self.grid.window
+        return self._image.read(Window(self._window.col + w.col, self._window.row + w.row, w.width, w.height))
+
+
 class FileImage:
     """A raster file as an `Image`; a context manager. Raises `InputError` where it cannot be opened or is not north-up.
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..raster.grid import Grid, Window
+from ..raster.grid import Window
 from ..raster.image import Image
 from .scene import Scene
 
@@ -26,18 +25,15 @@ Source: Sentinel-2 Level-2A Product Definition Document, scene classification.""
 class SceneImage:
     """Bands of a scene on its 10 m grid as an `Image`: DN without offset (reflectance times 10000), NaN where invalid.
 
-    Bands coarser than 10 m are repeated. ``shift``: (dx, dy) in metres that the scene is moved by.
-    ``saturated``: whether saturated pixels count as valid.
+    Bands coarser than 10 m are repeated. ``saturated``: whether saturated pixels count as valid.
     """
 
     nodata = math.nan
     dtype = np.dtype(np.float32)
 
-    def __init__(
-        self, scene: Scene, bands: Sequence[str], shift: tuple[float, float] = (0.0, 0.0), saturated: bool = True
-    ) -> None:
+    def __init__(self, scene: Scene, bands: Sequence[str], saturated: bool = True) -> None:
         self.scene, self.bands, self._saturated = scene, bands, saturated
-        self.grid = replace(scene.grid, x=scene.grid.x + shift[0], y=scene.grid.y + shift[1])
+        self.grid = scene.grid
         self._unit = max(scene.band(band).resolution // 10 for band in bands)
 
     def read(self, window: Window | None = None) -> NDArray[np.float32]:
@@ -60,13 +56,13 @@ class SceneImage:
 
 
 class Classification:
-    """The scene classification on the scene's grid as an `Image` of one band; ``grid`` where the scene was moved."""
+    """The scene classification on the scene's grid as an `Image` of one band."""
 
     nodata = None
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, scene: Scene, grid: Grid) -> None:
-        self.scene, self.grid, self.bands = scene, grid, ["SCL"]
+    def __init__(self, scene: Scene) -> None:
+        self.scene, self.grid, self.bands = scene, scene.grid, ["SCL"]
 
     def read(self, window: Window | None = None) -> NDArray[np.uint8]:
         """See `Image.read`. Raises `InputError` for a scene without one."""
