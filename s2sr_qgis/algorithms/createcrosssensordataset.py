@@ -82,7 +82,7 @@ class CreateCrossSensorDataset(S2SRAlgorithm):
         self.add(QgsProcessingParameterFile(self.MASK, tr("Mask"), optional=True),
                  "Raster on the multispectral image's grid: patches only where it is not 0.",
                  advanced=True)  # fmt: skip
-        self.add_number(self.NODATA, "Nodata of the image", None, -1e9, 1e9,
+        self.add_number(self.NODATA, "Nodata of the image", None, -999999999.0, 999999999.0,
                         "Where the files do not say it.", advanced=True)  # fmt: skip
         self.add_boolean(self.COREGISTER, "Correct the shift", False,
                          "Move the scene by the median shift that was measured.")  # fmt: skip

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IDS = (
     "searchscenes",
     "createsharpeningdataset",
+    "createcrosssensordataset",
     "simulatescene",
     "trainmodel",
     "superresolve",
@@ -27,7 +28,8 @@ IDS = (
     "setupenvironment",
     "checkenvironment",
 )
-
+WORKFLOW = "Cross-sensor super-resolution"
+"""A processing model; it keeps the name that the modeler shows."""
 
 KEPT = []
 """Parameters belong to their algorithm, which Python must therefore hold as long as them."""
@@ -79,13 +81,13 @@ def refusal(name: str, parameters: dict, context) -> str:
 
 
 def test_the_provider(provider) -> None:
-    assert sorted(found.name() for found in provider.algorithms()) == sorted(IDS)
+    assert sorted(found.name() for found in provider.algorithms()) == sorted([*IDS, WORKFLOW])
     assert provider.id() == "s2sr"
     assert provider.defaultRasterFileExtension() == "tif"
     assert not provider.supportsNonFileBasedOutput()
     assert not provider.icon().isNull()
     assert Path(provider.svgIconPath()).is_file()
-    assert len({found.groupId() for found in provider.algorithms()}) <= 4
+    assert len({found.groupId() for found in provider.algorithms()}) <= 5
 
 
 @pytest.mark.parametrize("name", IDS)
@@ -224,7 +226,7 @@ def test_dataset_job(provider, worker, scene, tmp_path) -> None:
     output = str(tmp_path / "dataset")
     results = run("createsharpeningdataset", {
         "SCENES": [scene, scene], "TASK": "60m", "OUTPUT": output, "EXTENT": "0,1,2,3 [EPSG:4326]", "PATCH_SIZE": 48,
-        "STEP": 24, "SCALES": 2, "CLOUDS": 1, "TEACHER": str(tmp_path),
+        "STEP": 24, "SCALES": 2, "CLOUDS": 1, "TEACHER": str(tmp_path), "TEACHER_VARIANTS": 2,
         "SPLIT": "blocks", "VALID": 0.2, "TEST": 0.2, "BLOCK_SIZE": 4,
         "SIGMA": 0.5, "SENSOR_MTF": True, "LICENCE": "CC0", "SEED": 7,
     })  # fmt: skip
@@ -233,10 +235,47 @@ def test_dataset_job(provider, worker, scene, tmp_path) -> None:
         "job": "create_sharpening_dataset", "scenes": [scene, scene], "output": output, "scene_options": {},
         "train": 0.6, "valid": 0.2, "test": 0.2, "sensor_mtf": True, "roi": "0.0,2.0,1.0,3.0 [EPSG:4326]",
         "task": "60m", "patch_size": 48, "step": 24, "scales": 2, "clouds": 1, "teacher": str(tmp_path),
-        "sigma": 0.5, "split": "blocks",
+        "teacher_variants": 2, "sigma": 0.5, "split": "blocks",
         "block_size": 4, "licence": "CC0", "seed": 7,
     }  # fmt: skip
     assert set(worker.job()) == job_fields("CreateSharpeningDatasetJob")
+
+
+def test_cross_sensor_dataset_job(provider, worker, scene, tmp_path) -> None:
+    worker.behave("ok", {"n_train": 8, "n_valid": 2, "n_test": 1})
+    output, image = str(tmp_path / "dataset"), tmp_path / "image.tif"
+    image.write_bytes(b"")
+    image = str(image)
+    results = run("createcrosssensordataset", {
+        "XS": image, "PAN": image, "INPUT": scene, "START": "2022-06-15", "END": "2022-08-15",
+        "CATALOG": "earth-search", "MAX_AREA_CLOUD": 3, "BANDS": "B04, B03",
+        "RATIO": 4, "INTERPOLATION": "linear", "PANSHARPENING": "lmvm",
+        "PATCH_SIZE": 16, "STEP": 8, "STRATEGY": "chessboard", "VALID": 0.2, "TEST": 0.2, "BLOCK_SIZE": 3,
+        "MASK": image, "NODATA": 0, "COREGISTER": True, "HARMONIZE": True,
+        "MAX_SHIFT": 2, "MAX_DAYS": 30, "MIN_CORRELATION": 0.5,
+        "FORCE": True, "ENGINE": "native", "COMPAT": "otbtf", "LICENCE": "CC0", "SEED": 7, "OUTPUT": output,
+    })  # fmt: skip
+    assert results == {"OUTPUT": output, "TRAIN_PATCHES": 8, "VALID_PATCHES": 2, "TEST_PATCHES": 1}
+    assert worker.job() == {
+        "job": "create_cross_sensor_dataset", "xs": image, "pan": image, "scene": scene, "output": output,
+        "scene_options": {}, "start": "2022-06-15", "end": "2022-08-15", "catalog": "earth-search", "max_area_cloud": 3,
+        "bands": ["B04", "B03"], "ratio": 4, "interpolation": "linear", "pansharpening": "lmvm", "patch_size": 16,
+        "step": 8, "strategy": "chessboard", "train": 0.6, "valid": 0.2, "test": 0.2, "block_size": 3, "mask": image,
+        "nodata": 0, "coregister": True, "harmonize": True, "max_shift": 2, "max_days": 30, "min_correlation": 0.5,
+        "force": True, "engine": "native", "compat": "otbtf", "licence": "CC0", "seed": 7,
+    }  # fmt: skip
+    assert set(worker.job()) == job_fields("CreateCrossSensorDatasetJob")
+
+
+def test_cross_sensor_dataset_refuses(provider, context, scene, tmp_path) -> None:
+    image = tmp_path / "image.tif"
+    image.write_bytes(b"")
+    good = {"XS": str(image), "INPUT": scene, "OUTPUT": str(tmp_path / "d")}
+    assert algorithm("createcrosssensordataset").checkParameterValues(good, context)[0]
+    assert "no image at /no.tif" in refusal("createcrosssensordataset", {**good, "PAN": "/no.tif"}, context)
+    assert "no scene at /no" in refusal("createcrosssensordataset", {**good, "INPUT": "/no"}, context)
+    shares = {"VALID": 0.5, "TEST": 0.5}
+    assert "nothing to train with" in refusal("createcrosssensordataset", {**good, **shares}, context)
 
 
 def test_dataset_refuses(provider, context, scene, tmp_path) -> None:
