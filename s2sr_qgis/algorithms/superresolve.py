@@ -62,6 +62,9 @@ class SuperResolve(S2SRAlgorithm):
         self.add_number(self.TILE_SIZE, "Tile size (10 m pixels)", None, 60, 20000,
                         "Side of the windows that the scene is worked on in; the result does not depend on it. "
                         "Empty: as large as the memory allows.", advanced=True)  # fmt: skip
+        self.add_enum("ENGINE", "Engine", ["auto", "native", "otb"], "auto",
+                      "otb: serve a cross-sensor model's SavedModel with OTBTF, where that is installed.",
+                      advanced=True)  # fmt: skip
         self.add_scene_options()
         self.add(QgsProcessingParameterRasterDestination(self.OUTPUT, tr("Super-resolved image")),
                  "The GeoTIFF to write, in the scene's projection at 10 m.")  # fmt: skip
@@ -98,6 +101,7 @@ class SuperResolve(S2SRAlgorithm):
                 compression=self.text(parameters, self.COMPRESSION, context),
                 memory=self.number(parameters, self.MEMORY, context),
                 tile_size=self.number(parameters, self.TILE_SIZE, context),
+                engine=self.text(parameters, "ENGINE", context),
             ),
             **self.device_options(parameters, context),
         }

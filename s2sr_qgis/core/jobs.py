@@ -228,6 +228,9 @@ class SuperResolveJob(_Job):
     data_type: Literal["uint16", "float32"] = Field("uint16", description="DN as the input's, or reflectance.")
     consistency: int = Field(0, ge=0, le=2, description="Passes of back-projection.")
     allow_other_level: bool = Field(False, description="Use an L1C model on L2A or the reverse, with a warning.")
+    engine: Engine = Field(
+        "auto", description="otb: a cross-sensor model's SavedModel through OTBTF's TensorflowModelServe; auto: native."
+    )
 
 
 class EvaluateJob(_Job):

@@ -10,10 +10,13 @@ import rasterio
 from cross_pairs import BANDS, CRS, X, Y, make_scene
 from tiny_model import tiny_cross_model, tiny_model
 
-from s2sr_qgis.core.errors import Cancelled, InputError, ModelError
+from s2sr_qgis.core.errors import Cancelled, InputError, MissingPackageError, ModelError
+from s2sr_qgis.core.inference.card import read_card
+from s2sr_qgis.core.inference.cross_sensor import otbtf_job
 from s2sr_qgis.core.inference.model import load_model
 from s2sr_qgis.core.jobs import SuperResolveJob, run
 from s2sr_qgis.core.progress import Progress
+from s2sr_qgis.core.raster.otb import otbtf_available
 from s2sr_qgis.core.raster.superimpose import superimpose
 from s2sr_qgis.core.scene import open_scene
 from s2sr_qgis.core.scene.image import SceneImage
@@ -119,3 +122,42 @@ def test_a_cross_sensor_model_is_never_taken_unasked(scene, tmp_path, monkeypatc
     monkeypatch.setattr(selection, "find_model", lambda name: model)
     with pytest.raises(ModelError, match="No bundled model fits"):
         run(SuperResolveJob(scene=str(scene), output=tmp_path / "out.tif"))
+
+
+def test_the_job_for_otbtf_has_the_right_fields(model, tmp_path):
+    folder = tmp_path / "cross"
+    folder.mkdir()
+    for path in model.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    card = read_card(folder)
+    with pytest.raises(ModelError, match="holds no saved_model"):
+        otbtf_job(folder, card, tmp_path / "scene.tif")
+    (folder / "saved_model").mkdir()
+    job = otbtf_job(folder, card, tmp_path / "scene.tif", field=64)
+    # The radius of 5 input pixels is 20 output pixels, so 32 are cut off; a tile of 64 needs 128 / 4 input pixels.
+    assert job.parameters == {
+        "source1.il": [str(tmp_path / "scene.tif")],
+        "source1.rfieldx": 32,
+        "source1.rfieldy": 32,
+        "source1.placeholder": "input_lr",
+        "model.dir": str(folder / "saved_model"),
+        "model.fullyconv": True,
+        "output.names": ["sharpened_crop32"],
+        "output.efieldx": 64,
+        "output.efieldy": 64,
+        "output.spcscale": 0.25,
+        "optim.disabletiling": True,
+    }
+
+
+def test_otbtf_is_named_where_it_is_missing(scene, model, tmp_path):
+    if otbtf_available():
+        pytest.skip("OTBTF is installed here")
+    with pytest.raises(MissingPackageError, match="Orfeo ToolBox is not there|TensorflowModelServe"):
+        run(SuperResolveJob(scene=str(scene), output=tmp_path / "out.tif", models=[str(model)], engine="otb"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_sharpening_has_no_otb_engine(scene, tmp_path):
+    with pytest.raises(InputError, match="leave the engine out"):
+        run(SuperResolveJob(scene=str(scene), output=tmp_path / "out.tif", engine="otb"))

@@ -17,6 +17,9 @@ from s2sr_qgis.core.progress import Progress
 
 MINIMAL: dict[str, dict[str, Any]] = {
     "create_sharpening_dataset": {"scenes": ["a.SAFE"], "output": "d"},
+    "search_scenes": {"output": "s.gpkg", "area": "2,45,3,46", "start": "2022-06-15", "end": "2022-08-15"},
+    "create_cross_sensor_dataset": {"xs": "xs.tif", "output": "d"},
+    "simulate": {"image": "a.tif", "output": "o.tif"},
     "train": {"datasets": ["d"], "output": "run"},
     "export": {"run": "run", "output": "model"},
     "import_dsen2": {"weights": "a.hdf5", "output": "model"},
@@ -26,6 +29,9 @@ MINIMAL: dict[str, dict[str, Any]] = {
 }
 ROOMS = {
     "create_sharpening_dataset": ("dataset.sharpening", "create_sharpening_dataset"),
+    "search_scenes": ("scene.search", "search_scenes"),
+    "create_cross_sensor_dataset": ("dataset.cross_sensor", "create_cross_sensor_dataset"),
+    "simulate": ("dataset.simulate", "simulate"),
     "train": ("training.train", "train"),
     "export": ("training.export", "export"),
     "import_dsen2": ("training.published", "import_dsen2"),

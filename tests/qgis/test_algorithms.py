@@ -149,7 +149,7 @@ def test_superresolve_asks_for_what_the_user_chose(provider, worker, feedback, s
             "INPUT": scene, "EXTENT": "500000,500500.5,4799500,4800000 [EPSG:32631]", "BANDS": ["B05", "B8A"],
             "MODEL_FOLDER": model, "CONSISTENCY": 2, "DATA_TYPE": "float32", "FORMAT": "cog", "COMPRESSION": "zstd",
             "DEVICE": "cpu", "THREADS": 3, "PRECISION": "float32", "MEMORY": 900, "TILE_SIZE": 480,
-            "ALLOW_OTHER_LEVEL": True, "BAND_NAMES": "B02, B03 ,B04", "PROCESSING_LEVEL": "L2A",
+            "ALLOW_OTHER_LEVEL": True, "ENGINE": "native", "BAND_NAMES": "B02, B03 ,B04", "PROCESSING_LEVEL": "L2A",
             "RADIOMETRIC_OFFSET": -1000, "QUANTIFICATION": 5000.5, "OUTPUT": output,
         },
         feedback,
@@ -159,7 +159,7 @@ def test_superresolve_asks_for_what_the_user_chose(provider, worker, feedback, s
         "job": "super_resolve", "scene": scene, "output": output, "models": [model], "bands": ["B05", "B8A"],
         "roi": "500000.0,4799500.0,500500.5,4800000.0 [EPSG:32631]", "consistency": 2, "data_type": "float32",
         "format": "cog", "compression": "zstd", "device": "cpu", "threads": 3, "precision": "float32", "memory": 900,
-        "tile_size": 480, "allow_other_level": True,
+        "tile_size": 480, "allow_other_level": True, "engine": "native",
         "scene_options": {"band_names": ["B02", "B03", "B04"], "processing_level": "L2A", "radiometric_offset": -1000,
                           "quantification": 5000.5},
     }  # fmt: skip
@@ -173,7 +173,7 @@ def test_superresolve_leaves_the_rest_to_the_job(provider, worker, scene, tmp_pa
     assert worker.job() == {
         "job": "super_resolve", "scene": scene, "output": output, "models": [], "bands": [], "scene_options": {},
         "consistency": 0, "data_type": "uint16", "format": "gtiff", "compression": "deflate", "device": "auto",
-        "precision": "auto", "allow_other_level": False,
+        "precision": "auto", "allow_other_level": False, "engine": "auto",
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from ..jobs import SuperResolveJob
 from ..progress import Progress
 from ..raster.grid import Grid, Window
 from ..raster.image import Image
+from ..raster.otb import require_application
+from ..raster.serve import APPLICATION, FIELD, ServeJob, Source, serve, serve_job
 from ..raster.superimpose import superimpose
 from ..raster.tiles import crop, fill, mirrored, tiles
 from ..raster.writer import FileOptions, OutputBand, write_raster
@@ -26,6 +29,9 @@ from .model import REACH, TILE, Model, load_model
 from .selection import check_level
 
 Float = NDArray[np.float32]
+
+SAVED_MODEL = "saved_model"
+"""Where an exported model folder holds the TensorFlow SavedModel."""
 
 
 def super_resolve_cross_sensor(
@@ -49,11 +55,10 @@ def super_resolve_cross_sensor(
             f"{', '.join(scene.bands)}: {', '.join(missing)} missing."
         )
     check_level(card, scene.level, job.allow_other_level, progress)
+    if job.engine == "otb":
+        return _through_otbtf(job, scene, folder, card, progress)
     model = load_model(folder, job.device, job.threads, job.precision)
-    coarse = respaced(scene.grid, card.inputs[0].resolution)
-    area = coarse.window
-    if job.roi:
-        area = coarse.window_of(scene.grid.crop(scene.roi_window(job.roi)).bounds)
+    coarse, area = _area(job, scene, card)
     fine = finer(coarse.crop(area), model.scale)
     source = superimpose(SceneImage(scene, card.input_bands), coarse)
     size = _tile_size(job, model)
@@ -104,6 +109,65 @@ def super_resolve_cross_sensor(
         "level": scene.level,
         "device": model.device,
     }
+
+
+def otbtf_job(folder: Path, card: ModelCard, source: Path, field: int = FIELD) -> ServeJob:
+    """The run of TensorflowModelServe that gives what the native engine gives, less the network's halo at the edges.
+
+    ``source``: the scene's bands on the model's grid, DN without offset. Raises `ModelError` without a SavedModel.
+    """
+    saved = folder / SAVED_MODEL
+    if not saved.is_dir():
+        raise ModelError(f"{folder} holds no {SAVED_MODEL}, which OTBTF needs; export the run with --saved-model.")
+    tensor = card.inputs[0]
+    return serve_job(
+        saved,
+        [Source(tensor.name, tensor.resolution, [source])],
+        card.outputs[0].name,
+        card.outputs[0].resolution,
+        card.radius,
+        multiple=card.multiple,
+        field=field,
+    )
+
+
+def _through_otbtf(
+    job: SuperResolveJob, scene: Scene, folder: Path, card: ModelCard, progress: Progress
+) -> dict[str, Any]:
+    """The same through OTBTF, which reads files: the superimposed bands lie beside the output meanwhile."""
+    require_application(APPLICATION)
+    coarse, area = _area(job, scene, card)
+    source = superimpose(SceneImage(scene, card.input_bands), coarse)
+    output = job.output.expanduser().absolute()
+    bands = [OutputBand(band) for band in card.input_bands]
+    lossless = FileOptions(data_type="float32", nodata=math.nan)
+    with tempfile.TemporaryDirectory(prefix=f".{output.stem}-", dir=output.parent) as temporary:
+        path = Path(temporary) / "scene.tif"
+        with write_raster(path, coarse.crop(area), bands, lossless, progress.check) as writer:
+            for tile in tiles(area, TILE, 0, 1):
+                progress.check()
+                place = Window(tile.core.col - area.col, tile.core.row - area.row, tile.core.width, tile.core.height)
+                writer.write(place, dict(zip(card.input_bands, source.read(tile.core), strict=True)))
+        grid = serve(otbtf_job(folder, card, path), output, job.data_type)
+    progress.artifact("output", str(output))
+    return {
+        "output": str(output),
+        "scene": scene.name,
+        "width": grid.width,
+        "height": grid.height,
+        "bands": list(card.output_bands),
+        "models": [card.name],
+        "level": scene.level,
+        "device": "otbtf",
+    }
+
+
+def _area(job: SuperResolveJob, scene: Scene, card: ModelCard) -> tuple[Grid, Window]:
+    """The model's grid over the whole scene, and the window of it that is asked for."""
+    coarse = respaced(scene.grid, card.inputs[0].resolution)
+    if not job.roi:
+        return coarse, coarse.window
+    return coarse, coarse.window_of(scene.grid.crop(scene.roi_window(job.roi)).bounds)
 
 
 def respaced(grid: Grid, spacing: float) -> Grid:

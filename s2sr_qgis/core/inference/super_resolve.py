@@ -15,7 +15,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from ..errors import OutputError
+from ..errors import InputError, OutputError
 from ..jobs import SuperResolveJob
 from ..progress import Progress
 from ..raster.grid import Window
@@ -59,6 +59,8 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
         cross = cross_sensor_model(job.models)
         if cross:
             return super_resolve_cross_sensor(job, scene, *cross, progress)
+        if job.engine == "otb":
+            raise InputError("OTBTF serves cross-sensor models; leave the engine out to sharpen bands.")
         area = scene.roi_window(job.roi) if job.roi else scene.grid.window
         choices, bands = choose(scene, job.models, job.bands, job.allow_other_level, progress)
         models = [load_model(choice.folder, job.device, job.threads, job.precision) for choice in choices]
