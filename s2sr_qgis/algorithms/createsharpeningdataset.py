@@ -61,6 +61,9 @@ class CreateSharpeningDataset(S2SRAlgorithm):
         self.add_number(self.TEACHER_VARIANTS, "Recoloured copies for the teacher", 0, 0, 64,
                         "How often the teacher is asked about each scene in other colours too.",
                         advanced=True)  # fmt: skip
+        self.add_number("MIXTURES", "Mixtures", 0, 0, 1000000,
+                        "Further training pairs in which two places are mixed, in other light and perhaps under "
+                        "clouds.", advanced=True)  # fmt: skip
         self.add_enum(self.SPLIT, "Split", ["auto", "blocks", "scenes"], "auto",
                       "How patches are set apart: by blocks in space with a buffer between, or by scene. auto: by "
                       "scene where there are three or more.", advanced=True)  # fmt: skip
@@ -116,6 +119,7 @@ class CreateSharpeningDataset(S2SRAlgorithm):
                 clouds=self.number(parameters, self.CLOUDS, context) or None,
                 teacher=self.text(parameters, self.TEACHER, context),
                 teacher_variants=self.number(parameters, self.TEACHER_VARIANTS, context) or None,
+                mixtures=self.number(parameters, "MIXTURES", context) or None,
                 sigma=self.number(parameters, self.SIGMA, context),
                 split=self.text(parameters, self.SPLIT, context),
                 block_size=self.number(parameters, self.BLOCK_SIZE, context),

@@ -58,6 +58,9 @@ class CreateSharpeningDatasetJob(_Job):
     teacher_variants: int = Field(
         0, ge=0, le=64, description="Recoloured copies of each scene that the teacher is asked about too."
     )
+    mixtures: int = Field(
+        0, ge=0, description="Further training pairs that are two places mixed; with a teacher also band by band."
+    )
     sigma: float | None = Field(None, gt=0, description="Gaussian blur in fine pixels; None: 1/factor (DSen2).")
     sensor_mtf: bool = Field(False, description="Blur with each band's own MTF instead of one sigma.")
     train: float = Field(0.8, ge=0, le=1, description="Share of the patches for training.")
@@ -192,6 +195,9 @@ class ExportJob(_Job):
     saved_model: bool = Field(True, description="Also write the TensorFlow SavedModel (OTBTF contract).")
     name: str | None = Field(None, description="Name in the card; the folder's name.")
     title: str | None = Field(None, description="One line in the card that says what the model does.")
+    orientations: Literal[1, 2] = Field(
+        1, description="2: also ask the network about the image turned by half, and average (twice the operations)."
+    )
 
 
 class ImportDSen2Job(_Job):

@@ -138,6 +138,15 @@ def test_evaluation_of_an_exported_model(model20, tmp_path) -> None:
     assert list(result["bands"]) == ["B05", "B06", "B07", "B8A", "B11", "B12"]
 
 
+def test_a_model_may_be_asked_in_two_orientations(run20, model20, tmp_path) -> None:
+    folder = tmp_path / "twice"
+    result = jobs.run(jobs.ExportJob(run=run20, output=folder, saved_model=False, orientations=2))
+    assert max(result["parity"].values()) < 1e-4
+    once, twice = read_card(model20), read_card(folder)
+    assert twice.orientations == 2
+    assert twice.mflop_per_pixel == pytest.approx(2 * once.mflop_per_pixel, abs=0.002)
+
+
 def test_a_model_folder_is_never_overwritten(run20, model20, tmp_path) -> None:
     before = sha256(model20 / "card.yaml")
     with pytest.raises(OutputError, match="already exists"):

@@ -66,6 +66,20 @@ def test_sizes_that_are_no_multiples_are_padded(tmp_path, model):
         np.testing.assert_allclose(image, expected[band], atol=1e-6)
 
 
+def test_two_orientations_are_averaged(tmp_path, model):
+    bands = reflectance()
+    folder = tiny_model(tmp_path / "twice")
+    card = read_card(folder)
+    card.orientations = 2
+    write_card(card, folder)
+    turned = model.predict({band: image[::-1, ::-1] for band, image in bands.items()})
+    plain = model.predict(bands)
+    both = load_model(folder).predict(bands)
+    for band, image in both.items():
+        np.testing.assert_allclose(image, (plain[band] + turned[band][::-1, ::-1]) / 2, atol=1e-6)
+    assert any(np.abs(both[band] - plain[band]).max() > 1e-3 for band in both)
+
+
 def test_nan_stays_where_it_is(model):
     bands = reflectance()
     clean = model.predict(bands)

@@ -226,7 +226,7 @@ def test_dataset_job(provider, worker, scene, tmp_path) -> None:
     output = str(tmp_path / "dataset")
     results = run("createsharpeningdataset", {
         "SCENES": [scene, scene], "TASK": "60m", "OUTPUT": output, "EXTENT": "0,1,2,3 [EPSG:4326]", "PATCH_SIZE": 48,
-        "STEP": 24, "SCALES": 2, "CLOUDS": 1, "TEACHER": str(tmp_path), "TEACHER_VARIANTS": 2,
+        "STEP": 24, "SCALES": 2, "CLOUDS": 1, "TEACHER": str(tmp_path), "TEACHER_VARIANTS": 2, "MIXTURES": 9,
         "SPLIT": "blocks", "VALID": 0.2, "TEST": 0.2, "BLOCK_SIZE": 4,
         "SIGMA": 0.5, "SENSOR_MTF": True, "LICENCE": "CC0", "SEED": 7,
     })  # fmt: skip
@@ -235,7 +235,7 @@ def test_dataset_job(provider, worker, scene, tmp_path) -> None:
         "job": "create_sharpening_dataset", "scenes": [scene, scene], "output": output, "scene_options": {},
         "train": 0.6, "valid": 0.2, "test": 0.2, "sensor_mtf": True, "roi": "0.0,2.0,1.0,3.0 [EPSG:4326]",
         "task": "60m", "patch_size": 48, "step": 24, "scales": 2, "clouds": 1, "teacher": str(tmp_path),
-        "teacher_variants": 2, "sigma": 0.5, "split": "blocks",
+        "teacher_variants": 2, "mixtures": 9, "sigma": 0.5, "split": "blocks",
         "block_size": 4, "licence": "CC0", "seed": 7,
     }  # fmt: skip
     assert set(worker.job()) == job_fields("CreateSharpeningDatasetJob")

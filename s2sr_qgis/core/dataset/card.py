@@ -74,7 +74,8 @@ class DatasetCard(_Part):
     finer grid; empty where nothing was degraded. ``scaling``: stored value times this is reflectance.
     ``scales``: 2 means that pairs of the scene reduced by 2 are there too, and so on. ``clouds``: how often each scene
     is there once more, under simulated clouds. ``teacher``: model whose result at full resolution is a target too,
-    ``teacher_variants``: how often on recoloured copies of each scene.
+    ``teacher_variants``: how often on recoloured copies of each scene. ``mixtures``: how many pairs
+    of two mixed places were asked for.
     """
 
     task: Literal["20m", "60m", "cross-sensor"]
@@ -87,6 +88,7 @@ class DatasetCard(_Part):
     clouds: int = 0
     teacher: str | None = None
     teacher_variants: int = 0
+    mixtures: int = 0
     sigma: dict[str, float] = Field(default_factory=dict)
     sensor_mtf: bool = False
     scaling: float = 1e-4

@@ -39,6 +39,7 @@ from .card import (
 )
 from .clouds import add_clouds
 from .distillation import check_teacher, taught_pairs
+from .mixtures import Place, mixed_pairs
 from .mtf import blur_sigmas
 from .patches import PatchWriter, write_preview
 from .splits import Bounds, Partition, Region, plan_splits
@@ -179,6 +180,13 @@ def _fill(
             gained = {split: writer.counts[split] - before[split] for split in SPLITS}
             sources.append(_source(scene, job.licence, gained))
             scene.close()
+        if job.mixtures:
+            places = [Place(*trio) for trio in zip(scenes, areas, plan.partitions, strict=True)]
+            mixed = (places, job.mixtures, recipe.tensors, recipe.factor, recipe.sigmas, teacher)
+            before = dict(writer.counts)
+            for pair in mixed_pairs(*mixed, np.random.default_rng((job.seed, 1)), progress):
+                writer.add("train", pair)
+            progress.log(f"Mixtures of two places: {writer.counts['train'] - before['train']} patches.")
         if not any(writer.counts.values()):
             raise InputError(
                 f"No patch of {recipe.size} x {recipe.size} pixels is left: all have nodata or saturated pixels or lie "
@@ -203,6 +211,7 @@ def _fill(
         clouds=job.clouds,
         teacher=teacher.card.name if teacher else None,
         teacher_variants=job.teacher_variants if teacher else 0,
+        mixtures=job.mixtures,
         sigma=recipe.sigmas,
         sensor_mtf=job.sensor_mtf,
         split=plan.method,

@@ -59,6 +59,9 @@ class ModelCard(_Part):
     upsampling: str = "bilinear, half-pixel centres"
     radius: int
     multiple: int
+    orientations: Literal[1, 2] = Field(
+        1, description="2: the result is the mean with that on the image turned by half (self-ensemble)."
+    )
     parameters: int
     mflop_per_pixel: float = Field(description="Million floating-point operations per output pixel.")
     files: list[ModelFile]

@@ -81,19 +81,17 @@ class Model:
         raise ModelError(f"The model {self.card.name} takes no {band}; it takes {', '.join(self.card.input_bands)}.")
 
     def infer(self, bands: dict[str, Float]) -> dict[str, Float]:
-        """Run the network as it is: no NaN, sides multiples of `multiple`, no halo added.
+        """Run the network, in both orientations where the card says so: no NaN, sides multiples of `multiple`.
 
         ``bands``: reflectance, float32 (h, w) at native resolution. Returns reflectance, float32 (H, W) at the finest,
         times `scale`.
         """
         feed = {t.name: self._tensor(t, bands) for t in self.card.inputs}
-        try:
-            results = self._session.run([t.name for t in self.card.outputs], feed)
-        except Exception as error:  # ONNX Runtime's own classes are private
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(
-                f"The model {self.card.name} failed on {self.device}: {reason}; try smaller tiles."
-            ) from error
+        results = self._run(feed)
+        if self.card.orientations == 2:
+            # Self-ensemble: Timofte, Rothe, Van Gool 2016, doi:10.1109/CVPR.2016.206.
+            again = self._run({name: np.ascontiguousarray(turned(tensor)) for name, tensor in feed.items()})
+            results = [(one + turned(other)) / 2 for one, other in zip(results, again, strict=True)]
         sharpened: dict[str, Float] = {}
         for tensor, result in zip(self.card.outputs, results, strict=True):
             if not np.isfinite(result).all():
@@ -104,6 +102,16 @@ class Model:
             for channel, band in enumerate(tensor.bands):
                 sharpened[band] = result[0, :, :, channel].astype(np.float32) * np.float32(self.card.scaling)
         return sharpened
+
+    def _run(self, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        try:
+            results: list[NDArray[Any]] = self._session.run([t.name for t in self.card.outputs], feed)
+        except Exception as error:  # ONNX Runtime's own classes are private
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(
+                f"The model {self.card.name} failed on {self.device}: {reason}; try smaller tiles."
+            ) from error
+        return results
 
     def predict(self, bands: dict[str, NDArray[np.floating[Any]]], tile_size: int | None = None) -> dict[str, Float]:
         """Sharpen bands that lie in memory.
@@ -161,6 +169,11 @@ class Model:
             raise ModelError(f"The bands do not cover the same ground at their native resolutions: {listed}.")
         height, width = sizes.pop()
         return Window(0, 0, width, height)
+
+
+def turned(images: NDArray[Any]) -> NDArray[Any]:
+    """Images (n, h, w, channels) turned by half a turn, without a copy."""
+    return images[:, ::-1, ::-1]
 
 
 def check_bands(card: ModelCard, bands: Collection[str]) -> None:

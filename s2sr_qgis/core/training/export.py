@@ -13,7 +13,7 @@ import numpy as np
 from ..dataset.card import CROSS_SENSOR, read_dataset
 from ..errors import DatasetError, MissingPackageError, ModelError, OutputError
 from ..inference.card import ModelCard, ModelFile, TensorCard, sha256, write_card
-from ..inference.model import load_model
+from ..inference.model import load_model, turned
 from ..networks.base import CONVOLUTIONS
 from ..progress import Progress
 from .batches import OUTPUT
@@ -46,6 +46,8 @@ def export(job: ExportJob, progress: Progress) -> dict[str, Any]:
     network = load_network(job.run, run, BEST if job.checkpoint == "best" else LAST)
     title = job.title or f"{_what(run)}, {run.network}"
     card = describe(network, run, name=job.name or job.output.name, title=title)
+    card.orientations = job.orientations
+    card.mflop_per_pixel = round(card.mflop_per_pixel * job.orientations, 3)
     parity = write_model(
         network, card, job.output, saved_model=job.saved_model, patches=_patches(job.run), progress=progress
     )
@@ -230,7 +232,11 @@ def check_parity(model: keras.Model, folder: Path, card: ModelCard, patches: dic
     worst = 0.0
     for index in range(len(patches[card.inputs[0].name])):
         one = {tensor.name: patches[tensor.name][index : index + 1] for tensor in card.inputs}
-        expected = np.asarray(model.predict_on_batch(one)[OUTPUT])[0] * card.scaling
+        expected = np.asarray(model.predict_on_batch(one)[OUTPUT])
+        if card.orientations == 2:
+            again = {name: np.ascontiguousarray(turned(tensor)) for name, tensor in one.items()}
+            expected = (expected + turned(np.asarray(model.predict_on_batch(again)[OUTPUT]))) / 2
+        expected = expected[0] * card.scaling
         bands = {
             band: one[tensor.name][0, :, :, channel] * np.float32(card.scaling)
             for tensor in card.inputs

@@ -28,7 +28,18 @@ IN_MEMORY = 6e9
 
 MODEL = "model.keras"
 
-RECORDED = {"factor", "counts", "patch_size", "step", "scales", "clouds", "teacher", "teacher_variants", "seed"}
+RECORDED = {
+    "factor",
+    "counts",
+    "patch_size",
+    "step",
+    "scales",
+    "clouds",
+    "teacher",
+    "teacher_variants",
+    "mixtures",
+    "seed",
+}
 """What a run's card keeps of each dataset's."""
 
 
