@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from cross_pairs import BANDS, X, Y, ground, make_reference, make_scene, sampled, write
+from stac_server import running_server
 
 from s2sr_qgis.core.dataset.card import read_dataset
 from s2sr_qgis.core.errors import DatasetError, InputError, MissingPackageError
@@ -185,3 +187,30 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(files, tmp_path, case, s
     with pytest.raises((InputError, DatasetError, MissingPackageError), match=sentence):
         make(tmp_path, **options)
     assert not [path for path in tmp_path.iterdir() if "dataset" in path.name and path.suffix != ".html"]
+
+
+def test_a_network_that_goes_away_leaves_no_dataset(files, tmp_path, monkeypatch):
+    from s2sr_qgis.core.scene.image import SceneImage
+
+    with running_server() as server:
+        item = server.add_scene("S2A", np.full((45, 45), 4, np.uint8), day="2022-07-01", corner=(X, Y), folder=tmp_path)
+        for band in BANDS:
+            server.files[f"/files/{band}.tif"] = next(Path(files["scene"]).glob(f"*_{band}.tif"))
+            item["assets"][band] = {"href": f"{server.url}/files/{band}.tif", "type": "image/tiff"}
+        source = tmp_path / "item.json"
+        source.write_text(json.dumps(item))
+        whole, _, _ = make(tmp_path, **{**files, "scene": str(source)})
+        assert whole.count("train") == 64
+
+        read = SceneImage.read
+
+        def gone(image, window=None):
+            server.shutdown()
+            server.server_close()
+            image.scene.close()
+            return read(image, window)
+
+        monkeypatch.setattr(SceneImage, "read", gone)
+        with pytest.raises(InputError, match=r"could not be read .* check the network"):
+            make(tmp_path, **{**files, "scene": str(source), "output": tmp_path / "lost"})
+    assert not [path for path in tmp_path.iterdir() if "lost" in path.name]
