@@ -33,7 +33,7 @@ class EvaluateModel(S2SRAlgorithm):
         self.add_enum(self.MODEL, "Bundled model", models, models[0] if models else None,
                       "The model to score, of those that come with the plugin.")  # fmt: skip
         self.add_folder(self.MODEL_FOLDER, "Model folder (in place of the bundled one)",
-                        "A model of your own, as 'Train a sharpening model' writes it; it replaces the bundled one.",
+                        "A model of your own, as 'Train a model' writes it; it replaces the bundled one.",
                         optional=True)  # fmt: skip
         self.add_number(self.BORDER, "Border (pixels)", 6, 0, 1000,
                         "Pixels along the scene's edge that are not counted, in the bands' own resolution.",

@@ -34,7 +34,7 @@ class SetUpEnvironment(S2SRAlgorithm):
 
     def initAlgorithm(self, configuration=None) -> None:
         self.add_boolean(self.TRAINING, "Also install TensorFlow for training", False,
-                         "Needed by 'Train a sharpening model' alone.")  # fmt: skip
+                         "Needed by 'Train a model' alone.")  # fmt: skip
         self.add(QgsProcessingParameterFile(self.BASE_PYTHON, tr("Base Python"), optional=True),
                  "The Python to build the environment upon; empty: one is searched. Never the Python of a QGIS "
                  "installer.", advanced=True)  # fmt: skip

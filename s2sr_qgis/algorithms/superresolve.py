@@ -22,6 +22,7 @@ class SuperResolve(S2SRAlgorithm):
         "convolutional networks that know the 10 m bands; the 10 m bands are copied unchanged.\n\n"
         "The bundled models are used unless others are chosen. Values are stored as in the product (digital numbers) "
         "or as reflectance. With consistency passes the result, degraded again, gives the original bands.\n\n"
+        "With the folder of a cross-sensor model the result is its bands on the finer sensor's grid instead.\n\n"
         "The work is done by a Python environment of its own: see 'Set up the environment'."
     )
     TAGS = "upscale,pansharpen,10 m,SAFE,resolution"
@@ -40,7 +41,7 @@ class SuperResolve(S2SRAlgorithm):
                       "Models that come with the plugin, at most one each for the 20 m and the 60 m bands; none "
                       "chosen, and no folder below: those that fit the scene.", multiple=True)  # fmt: skip
         self.add_folder(self.MODEL_FOLDER, "Model folder",
-                        "A model of your own, as 'Train a sharpening model' writes it: a folder with card.yaml and "
+                        "A model of your own, as 'Train a model' writes it: a folder with card.yaml and "
                         "model.onnx. Choose a bundled model too if it shall sharpen the bands that this one does not "
                         "give.",
                         optional=True)  # fmt: skip

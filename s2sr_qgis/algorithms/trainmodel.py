@@ -1,4 +1,4 @@
-"""Train a sharpening model, and export it so that 'Super-resolve a Sentinel-2 image' can use it."""
+"""Train a model, and export it so that 'Super-resolve a Sentinel-2 image' can use it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ CARD = "dataset.yaml"
 
 class TrainModel(S2SRAlgorithm):
     NAME = "trainmodel"
-    TITLE = "Train a sharpening model"
+    TITLE = "Train a model"
     GROUP = "Training"
-    SUMMARY = "Trains a network on a sharpening dataset and exports it as a model folder."
+    SUMMARY = "Trains a network on a dataset and exports it as a model folder."
     HELP = (
-        "Trains a neural network on a dataset made by 'Create a sharpening dataset', scores it on the dataset's test "
+        "Trains a neural network on a dataset for sharpening or cross-sensor super-resolution, scores it on its test "
         "patches beside bicubic interpolation, and exports it: the model folder goes into 'Super-resolve a Sentinel-2 "
         "image' and 'Evaluate a model'.\n\n"
         "This needs TensorFlow in the worker's environment: run 'Set up the environment' with training. Long "
@@ -43,7 +43,7 @@ class TrainModel(S2SRAlgorithm):
     RMSE, RMSE_BICUBIC = "RMSE", "RMSE_BICUBIC"
 
     def initAlgorithm(self, configuration=None) -> None:
-        self.add_folder(self.DATASET, "Dataset", "Folder made by 'Create a sharpening dataset' (it has dataset.yaml).")
+        self.add_folder(self.DATASET, "Dataset", "Folder made by one of the dataset algorithms (it has dataset.yaml).")
         self.add_enum(self.NETWORK, "Network", ["coarsenet", "dsen2", "vdsen2", "crossnet", "srresnet"], "coarsenet",
                       "For sharpening, coarsenet: works on the coarse grid, fast; dsen2 and vdsen2: the published "
                       "networks of Lanaras et al. (2018), several times slower. For a cross-sensor dataset, crossnet: "

@@ -14,7 +14,7 @@ from s2sr_qgis.core.errors import Cancelled, InputError, MissingPackageError, Mo
 from s2sr_qgis.core.inference.card import read_card
 from s2sr_qgis.core.inference.cross_sensor import otbtf_job
 from s2sr_qgis.core.inference.model import load_model
-from s2sr_qgis.core.jobs import SuperResolveJob, run
+from s2sr_qgis.core.jobs import EvaluateJob, SuperResolveJob, run
 from s2sr_qgis.core.progress import Progress
 from s2sr_qgis.core.raster.otb import otbtf_available
 from s2sr_qgis.core.raster.superimpose import superimpose
@@ -103,6 +103,11 @@ def test_bad_input_gets_one_sentence(scene, model, tmp_path):
     for path in scene.glob("*_B0[23].tif"):
         (few / path.name).write_bytes(path.read_bytes())
     sentence("takes B04, B03, B02, B08, but the scene has only B02, B03", scene=str(few))
+
+
+def test_evaluation_wants_a_sharpening_model(scene, model):
+    with pytest.raises(ModelError, match="the figures of its test pairs are in its card"):
+        run(EvaluateJob(scene=str(scene), model=str(model)))
 
 
 def test_a_cancel_leaves_nothing(scene, model, tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, ModelError
 from ..jobs import EvaluateJob
 from ..progress import Progress
 from ..raster.degradation import degradation_radius, degrade
@@ -60,6 +60,11 @@ def evaluate(job: EvaluateJob, progress: Progress) -> dict[str, Any]:
         check_target(job.json_file.expanduser().absolute())
     folder = find_model(job.model)
     card = read_card(folder)
+    if card.task == "cross-sensor":
+        raise ModelError(
+            f"The model {card.name} needs a finer sensor's image to be compared with, not a scene; the figures of its "
+            "test pairs are in its card."
+        )
     with rasterio.Env(GDAL_CACHEMAX=CACHE), open_scene(job.scene, job.scene_options) as scene:
         for warning in scene.warnings:
             progress.log(warning, "warning")
