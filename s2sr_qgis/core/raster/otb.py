@@ -6,10 +6,10 @@ import importlib.util
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
