@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from .base import ElementSpec, ModelBase
+from .guided import guided_detail
 from .layers import BilinearUpsampling, DepthToSpace, LocalMean, SpaceToDepth
 
 FLOOR = 4e-4
@@ -80,11 +82,14 @@ class DetailNet(ModelBase):
         mean = LocalMean(self.context, **EXACT)(bands)
         return mean, LocalContrast(self.context, **EXACT)([bands, mean])
 
-    def add_detail(self, base: Any, seen: list[Any], mean: Any, contrast: Any, factor: int) -> dict[str, Any]:
+    def add_detail(
+        self, base: Any, seen: list[Any], mean: Any, contrast: Any, factor: int, more: Sequence[Any] = ()
+    ) -> dict[str, Any]:
         """The output: the trunk's detail, ``factor`` times finer than what it has seen, on the upsampled band."""
         if self.spectrum:
             brightness = ops.mean(ops.abs(mean), axis=-1, keepdims=True) + FLOOR
             seen = [*seen, mean / brightness - 1.0]
+        seen = [*seen, *more]
         small = near_zero()
         first = conv3(self.features, keras.layers.Concatenate()(seen), "first")
         x = residual_blocks(first, self.blocks, self.features, small)
@@ -98,11 +103,18 @@ class CoarseNet(DetailNet):
     """Residual network at the 20 m grid, for the 20 m and the 60 m task.
 
     The 10 m bands enter by space-to-depth, the result leaves by depth-to-space, so that each convolution costs a
-    quarter of what it costs DSen2 per 10 m pixel. Options: those of `DetailNet`; inputs ``input_10m``, ``input_20m``
-    and, for the 60 m task, ``input_60m``.
+    quarter of what it costs DSen2 per 10 m pixel. Inputs ``input_10m``, ``input_20m`` and, for the 60 m task,
+    ``input_60m``. Options: those of `DetailNet`, and
+
+    ``guides``: for each band of the target one or two channels of ``input_10m`` whose detail it gets by local
+    regression before the network adds its own (see `guided`). What is known of the scene then need not be learned.
     """
 
     coarseness = 2
+
+    def __init__(self, spec: ElementSpec, guides: list[list[int]] | None = None, **kwargs: Any) -> None:
+        self.guides = guides
+        super().__init__(spec, **kwargs)
 
     def get_outputs(self, normalized_inputs: dict[str, Any]) -> dict[str, Any]:
         fine = normalized_inputs["input_10m"]
@@ -121,7 +133,12 @@ class CoarseNet(DetailNet):
             SpaceToDepth(2, **EXACT)(within) / contrast,
         ]
         base = BilinearUpsampling(FACTORS[target], **EXACT)(low)
-        return self.add_detail(base, seen, mean, contrast, 2)
+        more = []
+        if self.guides:
+            guided = guided_detail(fine, low, FACTORS[target], self.guides)
+            base = keras.layers.Add(**EXACT)([base, guided])
+            more.append(SpaceToDepth(2, **EXACT)(guided) / contrast)
+        return self.add_detail(base, seen, mean, contrast, 2, more)
 
 
 def conv3(features: int, tensor: Any, name: str, initializer: Any = "he_normal") -> Any:

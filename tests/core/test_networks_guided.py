@@ -1,0 +1,72 @@
+"""Detail by local regression."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.train
+keras = pytest.importorskip("keras")
+
+from s2sr_qgis.core.networks import build_network, element_spec  # noqa: E402
+from s2sr_qgis.core.networks.guided import guided_detail  # noqa: E402
+from s2sr_qgis.core.raster.degradation import degrade  # noqa: E402
+from s2sr_qgis.core.raster.resample import upsample  # noqa: E402
+
+
+def bands(size: int, count: int, seed: int) -> np.ndarray:
+    """Smooth random reflectance, (count, size, size)."""
+    rng = np.random.default_rng(seed)
+    rough = rng.uniform(0.05, 0.4, (count, size // 4, size // 4)).astype(np.float32)
+    return upsample(rough, 4, "bilinear")
+
+
+def detail(fine: np.ndarray, low: np.ndarray, factor: int, guides: list[list[int]]) -> np.ndarray:
+    def nhwc(image):
+        return keras.ops.convert_to_tensor(image.transpose(1, 2, 0)[None])
+
+    return np.asarray(guided_detail(nhwc(fine), nhwc(low), factor, guides))[0].transpose(2, 0, 1)
+
+
+def test_a_band_that_is_a_mixture_of_its_guides_is_restored() -> None:
+    fine = bands(96, 4, 1)
+    truth = np.stack([0.8 * fine[0] - 0.3 * fine[1] + 0.1, 1.7 * fine[3] - 0.02])
+    low = degrade(truth, 6, 0.0)
+    found = upsample(low, 6, "bilinear") + detail(fine, low, 6, [[0, 1], [3]])
+    # The ridge keeps a thousandth back.
+    before = np.abs(upsample(low, 6, "bilinear") - truth).mean()
+    assert np.abs(found - truth).mean() < 0.02 * before
+
+
+def test_slopes_are_local() -> None:
+    fine = bands(192, 1, 2)
+    gain = np.where(np.arange(192) < 96, 0.5, 2.0).astype(np.float32)
+    low = degrade(fine * gain, 6, 0.0)
+    found = detail(fine, low, 6, [[0]])
+    wanted = fine * gain - upsample(low, 6, "bilinear")
+    for columns in (slice(0, 48), slice(144, 192)):
+        np.testing.assert_allclose(found[..., columns], wanted[..., columns], atol=2e-3)
+
+
+def test_flat_ground_has_no_detail() -> None:
+    fine = np.full((1, 48, 48), 0.2, np.float32)
+    fine += np.random.default_rng(0).normal(0, 1e-5, fine.shape).astype(np.float32)
+    low = degrade(fine, 6, 0.0) + 0.1
+    assert np.abs(detail(fine, low, 6, [[0]])).max() < 2e-4
+
+
+def test_the_untrained_network_starts_from_it() -> None:
+    spec = element_spec({"input_10m": 4, "input_20m": 6, "input_60m": 2}, {"target": 2})
+    options = {"blocks": 1, "features": 8, "guides": [[0, 1], [3]]}
+    network = build_network("coarsenet", spec, options)
+    layer = network.model.get_layer("last")
+    layer.set_weights([np.zeros_like(weight) for weight in layer.get_weights()])
+    fine, middle = bands(96, 4, 3), bands(48, 6, 4)
+    low = degrade(np.stack([0.9 * fine[0], 0.2 * fine[3]]), 6, 0.0)
+    inputs = {
+        name: (image * 1e4).transpose(1, 2, 0)[None]
+        for name, image in (("input_10m", fine), ("input_20m", middle), ("input_60m", low))
+    }
+    output = np.asarray(network.model.predict_on_batch(inputs)["sharpened"])[0].transpose(2, 0, 1) * 1e-4
+    expected = upsample(low, 6, "bilinear") + detail(fine, low, 6, [[0, 1], [3]])
+    np.testing.assert_allclose(output, expected, atol=1e-5)
