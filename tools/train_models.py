@@ -1,10 +1,10 @@
 """`make models`: train the bundled models again from their recipes (`tools/recipes`) and the training scenes.
 
 Each recipe names teachers (jobs of `import_dsen2`), datasets (jobs of `create_sharpening_dataset`) and stages (jobs of
-`train`, each starting from the weights of the one before). The result goes to `s2sr_qgis/models/NAME`, the work to
-`build/models/NAME`; what is there already is not made again. Training runs under whatever backend KERAS_BACKEND names;
-the export needs TensorFlow. The card gets the recipe, and the figures of `benchmarks/accuracy.py` where DATA has the
-test scenes.
+`train`, each starting from the weights of the one before), and may have options of the export. The result goes to
+`s2sr_qgis/models/NAME`, the work to `build/models/NAME`; what is there already is not made again. Training runs under
+whatever backend KERAS_BACKEND names; the export needs TensorFlow. The card gets the recipe, and the figures of
+`benchmarks/accuracy.py` where DATA has the test scenes.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def main() -> int:
             weights = folder / "best.weights.h5"
         shutil.rmtree(work / "model", ignore_errors=True)
         export = {"job": "export", "run": str(folder), "output": str(work / "model"), "name": name}
-        run({**export, "title": recipe["title"], "saved_model": False}, work, **TENSORFLOW)
+        export |= {"title": recipe["title"], "saved_model": False, **recipe.get("export", {})}
+        run(export, work, **TENSORFLOW)
         describe(work / "model", recipe, options.data)
         shutil.rmtree(MODELS / name, ignore_errors=True)
         shutil.copytree(work / "model", MODELS / name)
