@@ -62,3 +62,40 @@ def make_reference(folder: Path, size: int = 128, ratio: int = 4, **more: Any) -
         write(folder / "xs.tif", xs, corner, 6, tags=tags, **more),
         write(folder / "pan.tif", pan, corner, 6 / ratio, tags=tags, **more),
     )
+
+
+def wrap_in_dimap(image: Path, day: str = "2022-07-05") -> Path:
+    """The DIM_*.XML of a DIMAP 2 product, as SPOT-6/7 images come, around a GeoTIFF beside it."""
+    with rasterio.open(image) as file:
+        t, width, height, bands = file.transform, file.width, file.height, file.count
+    colours = {"RED_CHANNEL": "B2", "GREEN_CHANNEL": "B1", "BLUE_CHANNEL": "B0", "ALPHA_CHANNEL": "B3"}
+    shown = "".join(f"<{name}>{band}</{name}>" for name, band in colours.items()) if bands == 4 else ""
+    path = image.with_name(f"DIM_SPOT7_{image.stem}.XML")
+    path.write_text(
+        f"""<?xml version="1.0" encoding="UTF-8"?>
+<Dimap_Document>
+ <Metadata_Identification><METADATA_FORMAT version="2.0">DIMAP</METADATA_FORMAT></Metadata_Identification>
+ <Dataset_Sources><Source_Identification><Strip_Source>
+  <MISSION>SPOT</MISSION><MISSION_INDEX>7</MISSION_INDEX><IMAGING_DATE>{day}</IMAGING_DATE>
+ </Strip_Source></Source_Identification></Dataset_Sources>
+ <Coordinate_Reference_System><Projected_CRS>
+  <PROJECTED_CRS_CODE>urn:ogc:def:crs:EPSG::{CRS.split(":")[1]}</PROJECTED_CRS_CODE>
+ </Projected_CRS></Coordinate_Reference_System>
+ <Geoposition><Geoposition_Insert>
+  <ULXMAP>{t.c}</ULXMAP><ULYMAP>{t.f}</ULYMAP><XDIM>{t.a}</XDIM><YDIM>{-t.e}</YDIM>
+ </Geoposition_Insert></Geoposition>
+ <Raster_Data>
+  <Data_Access><DATA_FILE_FORMAT>image/tiff</DATA_FILE_FORMAT><Data_Files>
+   <Data_File tile_R="1" tile_C="1"><DATA_FILE_PATH href="{image.name}"/></Data_File>
+  </Data_Files></Data_Access>
+  <Raster_Dimensions><NROWS>{height}</NROWS><NCOLS>{width}</NCOLS><NBANDS>{bands}</NBANDS><Tile_Set><NTILES>1</NTILES>
+   <Regular_Tiling><NTILES_SIZE nrows="{height}" ncols="{width}"/><NTILES_COUNT ntiles_R="1" ntiles_C="1"/>
+   </Regular_Tiling></Tile_Set></Raster_Dimensions>
+  <Raster_Encoding><DATA_TYPE>INTEGER</DATA_TYPE><NBITS>16</NBITS><SIGN>UNSIGNED</SIGN></Raster_Encoding>
+  <Raster_Display><Band_Display_Order>{shown}</Band_Display_Order></Raster_Display>
+ </Raster_Data>
+</Dimap_Document>
+""",
+        encoding="utf-8",
+    )
+    return path

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from cross_pairs import BANDS, X, Y, ground, make_reference, make_scene, sampled, write
+from cross_pairs import BANDS, X, Y, ground, make_reference, make_scene, sampled, wrap_in_dimap, write
 from stac_server import running_server
 
 from s2sr_qgis.core.dataset.card import read_dataset
@@ -64,6 +64,23 @@ def test_patches_of_both_images_show_the_same_ground(files, tmp_path):
     assert {"dataset.yaml", "pair_report.html", "preview_train.png"} <= {path.name for path in folder.iterdir()}
     assert abs(result["shift"]) < 0.15
     assert result["overlap"] > 0.99
+
+
+def test_dimap_products_are_read(files, tmp_path):
+    xs, pan = make_reference(tmp_path / "spot")
+    dimap = {"xs": str(wrap_in_dimap(xs)), "pan": str(wrap_in_dimap(pan))}
+    plain, _, _ = make(tmp_path, **files)
+    spot, _, _ = make(tmp_path, **{**files, **dimap, "output": tmp_path / "dimap"})
+    assert spot.count("train") == 64
+    for name, array in spot.arrays("train").items():
+        np.testing.assert_array_equal(array[:4], plain.arrays("train")[name][:4])
+    # The product's date, 2022-07-05, is 100 days after this scene's.
+    old = tmp_path / "S2A_MSIL2A_20220327T105031"
+    old.mkdir()
+    for path in Path(files["scene"]).iterdir():
+        (old / path.name.replace("20220701", "20220327")).write_bytes(path.read_bytes())
+    with pytest.raises(DatasetError, match="100 days apart"):
+        make(tmp_path, **{**files, **dimap, "scene": str(old), "output": tmp_path / "late"})
 
 
 def test_without_pan_the_multispectral_image_is_the_target(files, tmp_path):
