@@ -27,18 +27,29 @@ from ..raster.writer import atomic
 from ..scene import Scene, open_scene
 from ..scene.bands import band_name
 from ..scene.image import Classification, Clear, Cloudy, SceneImage
-from .card import SPLITS, DatasetCard, PatchCard, SourceCard, read_dataset, software_version, write_card
+from .card import (
+    CROSS_SENSOR,
+    SPLITS,
+    TARGET,
+    DatasetCard,
+    PatchCard,
+    SourceCard,
+    read_dataset,
+    software_version,
+    write_card,
+)
 from .extraction import OtbtfSource, extract_patches, otbtf_patches
-from .pair import PairLimits, check_pair, harmonized, reasons, refuse
+from .pair import PairLimits, check_pair, harmonized, refuse
 from .pair_report import write_pair_report
 from .patches import PatchWriter, write_preview
 from .reference import SENTINEL_2, Reference, cropped, open_reference
 from .selection import otbtf_selection, select_patches
+from .splits import check_shares
 
 if TYPE_CHECKING:
     from ..jobs import CreateCrossSensorDatasetJob
 
-LOW, TARGET = "input_lr", "target"
+LOW = "input_lr"
 REPORT = "pair_report.html"
 
 
@@ -52,12 +63,7 @@ def create_cross_sensor_dataset(job: CreateCrossSensorDatasetJob, progress: Prog
     (Sentinel-2 pixels), ``overlap`` and ``refused`` (reasons that were overridden).
     Raises `InputError`, `DatasetError` (the pair is beyond its limits), `OutputError`, `Cancelled`.
     """
-    shares = (job.train, job.valid, job.test)
-    if not math.isclose(sum(shares), 1, abs_tol=1e-6):
-        raise InputError(
-            f"The shares of train, valid and test must sum to 1; {', '.join(f'{s:g}' for s in shares)} sum to "
-            f"{sum(shares):g}."
-        )
+    check_shares((job.train, job.valid, job.test))
     output = job.output.expanduser().absolute()
     with ExitStack() as stack:
         folder = stack.enter_context(atomic(output, folder=True))
@@ -122,7 +128,10 @@ def _search(job: CreateCrossSensorDatasetJob, reference: Reference, progress: Pr
         best=1,
     )
     best = find(search, progress)[0]
-    progress.log(f"Found {best.id}, {best.area_cloud:.1f} % cloud over the image.")
+    cloud = (
+        "cloud over the image unknown" if best.area_cloud is None else f"{best.area_cloud:.1f} % cloud over the image"
+    )
+    progress.log(f"Found {best.id}, {cloud}.")
     return best.source
 
 
@@ -148,7 +157,7 @@ def _fill(
     limits = PairLimits.of(job)
     write_pair_report(check, limits, low, reference.image, folder / REPORT, progress)
     try:
-        refuse(check, limits, force=job.force, progress=progress)
+        refused = refuse(check, limits, force=job.force, progress=progress)
     except DatasetError as error:
         kept = job.output.expanduser().absolute().with_name(f"{job.output.name}_{REPORT}")
         shutil.move(folder / REPORT, kept)
@@ -199,7 +208,7 @@ def _fill(
     )
     split = "otbtf" if job.compat == "otbtf" else "blocks" if job.strategy == "split" else job.strategy
     card = DatasetCard(
-        task="cross-sensor",
+        task=CROSS_SENSOR,
         factor=reference.ratio,
         tensors=tensors,
         counts=writer.counts,
@@ -212,7 +221,7 @@ def _fill(
         sources=[source],
         s2sr=software_version(),
     )
-    return card, {"shift": check.shift, "overlap": check.overlap, "refused": reasons(check, limits)}
+    return card, {"shift": check.shift, "overlap": check.overlap, "refused": refused}
 
 
 def _low(

@@ -42,7 +42,7 @@ from .distillation import check_teacher, taught_pairs
 from .mixtures import Place, mixed_pairs
 from .mtf import blur_sigmas
 from .patches import PatchWriter, write_preview
-from .splits import Bounds, Partition, Region, plan_splits
+from .splits import Bounds, Partition, Region, check_shares, plan_splits
 
 if TYPE_CHECKING:
     from ..inference.model import Model
@@ -106,11 +106,7 @@ def create_sharpening_dataset(job: CreateSharpeningDatasetJob, progress: Progres
     """
     recipe = _recipe(job)
     proportions = (job.train, job.valid, job.test)
-    if abs(sum(proportions) - 1) > 1e-6:
-        raise InputError(
-            f"The proportions of train, valid and test must sum to 1; {job.train:g} + {job.valid:g} + {job.test:g} "
-            f"is {sum(proportions):g}."
-        )
+    check_shares(proportions)
     output = job.output.expanduser().absolute()
     with rasterio.Env(GDAL_CACHEMAX=CACHE), atomic(output, folder=True) as folder:
         scenes = [open_scene(source, job.scene_options) for source in job.scenes]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
+from ..errors import InputError
 from ..progress import Progress
 from .card import SPLITS, Split
 
@@ -74,6 +75,13 @@ class Plan:
     method: str
     block_size: int
     partitions: list[Partition]
+
+
+def check_shares(shares: Sequence[float]) -> None:
+    """Raise `InputError` unless the shares of train, valid and test sum to 1."""
+    if abs(sum(shares) - 1) > 1e-6:
+        listed = " + ".join(f"{share:g}" for share in shares)
+        raise InputError(f"The proportions of train, valid and test must sum to 1; {listed} is {sum(shares):g}.")
 
 
 def plan_splits(

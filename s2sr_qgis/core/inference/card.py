@@ -14,6 +14,9 @@ from ..errors import ModelError
 
 CARD_NAME = "card.yaml"
 
+SAVED_MODEL = "saved_model"
+"""Where an exported model folder holds the TensorFlow SavedModel, if it has one."""
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")

@@ -24,14 +24,11 @@ from ..raster.writer import FileOptions, OutputBand, write_raster
 from ..scene import Scene
 from ..scene.bands import BANDS
 from ..scene.image import SCALING, SceneImage
-from .card import ModelCard
+from .card import SAVED_MODEL, ModelCard
 from .model import REACH, TILE, Model, load_model
 from .selection import check_level
 
 Float = NDArray[np.float32]
-
-SAVED_MODEL = "saved_model"
-"""Where an exported model folder holds the TensorFlow SavedModel."""
 
 
 def super_resolve_cross_sensor(

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..dataset.card import CROSS_SENSOR, read_dataset
 from ..errors import DatasetError, MissingPackageError, ModelError, OutputError
-from ..inference.card import ModelCard, ModelFile, TensorCard, sha256, write_card
+from ..inference.card import SAVED_MODEL, ModelCard, ModelFile, TensorCard, sha256, write_card
 from ..inference.model import load_model, turned
 from ..networks.base import CONVOLUTIONS
 from ..progress import Progress
@@ -31,7 +31,6 @@ LARGE = 1024
 """Constants with fewer values are stored as they are."""
 
 ONNX = "model.onnx"
-SAVED_MODEL = "saved_model"
 PARITY = 2e-4
 """Largest difference (reflectance) between Keras and ONNX Runtime that the parity check lets pass."""
 
