@@ -21,6 +21,9 @@ Task = Literal["20m", "60m"]
 Engine = Literal["auto", "native", "otb"]
 Device = Literal["auto", "cpu", "cuda", "directml", "coreml"]
 Precision = Literal["auto", "float32", "float16", "int8"]
+MeasureName = Literal[
+    "rmse", "psnr", "ssim", "fsim", "issm", "sre", "sam", "uiq", "ergas", "q2n", "spectral_correlation", "spatial_shift"
+]
 
 TRAINING_PACKAGES = ("tensorflow", "keras", "tf2onnx", "onnx", "h5py", "tensorboard")
 """What the extra `train` installs; without it datasets, inference and evaluation still work."""
@@ -250,10 +253,44 @@ class EvaluateJob(_Job):
     border: int = Field(6, ge=0, description="Pixels of the target grid left out along the scene's edge.")
     sigma: float | None = Field(None, gt=0, description="As in the dataset job; None: 1/factor.")
     json_file: Path | None = Field(None, description="Figures as JSON.")
+    report: Path | None = Field(None, description="Report as one HTML page: figures, maps, histograms.")
     device: Device = Field("auto", description="Where the network runs; auto: the fastest that is there.")
     threads: int | None = Field(None, ge=1, description="Threads of the processor; all of them where not given.")
     precision: Precision = Field("auto", description="Which of the model's variants; auto: the device's best.")
     allow_other_level: bool = Field(False, description="Use an L1C model on L2A or the reverse, with a warning.")
+
+
+class SimilarityJob(_Job):
+    """How alike two images are; with ``consistency``, how well a super-resolved image keeps what its source shows."""
+
+    job: Literal["similarity"] = "similarity"
+    reference: str = Field(description="Raster to compare with; with --consistency the source: a scene or a raster.")
+    image: str = Field(description="Raster to judge.")
+    measures: list[MeasureName] = Field(default_factory=list, description="Measures; empty: all of the definition.")
+    definition: Literal["reference", "up42"] = Field(
+        "reference", description="The papers' formulas, or those of image-similarity-measures 0.3.6."
+    )
+    bands: list[str] = Field(default_factory=list, description="Bands by name or number; empty: all.")
+    mask: str | None = Field(None, description="Raster on the reference's grid: only pixels where it is not 0 count.")
+    nodata: float | None = Field(None, description="Nodata of both rasters where the files do not say it.")
+    data_range: float | None = Field(
+        None, gt=0, description="Largest minus smallest value that the images can have; not given: by type and scale."
+    )
+    ratio: float = Field(1.0, gt=0, description="How many times finer the image is than what it was made from (ERGAS).")
+    resample: Literal["none", "nearest", "linear", "bicubic"] = Field(
+        "none", description="Bring the image to the reference's grid; none: refuse images that differ in grid."
+    )
+    consistency: bool = Field(
+        False, description="The reference is the source: degrade the image by the sensor's MTF, then compare."
+    )
+    source: str | None = Field(
+        None, description="What the image was made from, a scene or a raster: adds the quantities of opensr-test."
+    )
+    json_file: Path | None = Field(None, description="Figures as JSON.")
+    report: Path | None = Field(None, description="Report as one HTML page: figures, maps, histograms.")
+    map: Path | None = Field(None, description="GeoTIFF of the measure in every place, see map_measure.")
+    map_measure: Literal["uiq", "ssim", "sam"] = Field("uiq", description="What the map shows.")
+    threads: int | None = Field(None, ge=1, description="Threads of the processor; all of them where not given.")
 
 
 class CheckEnvironmentJob(_Job):
@@ -272,6 +309,7 @@ Job = Annotated[
     | ImportDSen2Job
     | SuperResolveJob
     | EvaluateJob
+    | SimilarityJob
     | CheckEnvironmentJob,
     Field(discriminator="job"),
 ]
@@ -327,6 +365,10 @@ def run(job: Job, progress: Progress | None = None) -> dict[str, Any]:
         from .inference.evaluate import evaluate
 
         return evaluate(job, progress)
+    if isinstance(job, SimilarityJob):
+        from .similarity.compare import compare
+
+        return compare(job, progress)
     from .environment import check_environment
 
     return check_environment(progress)

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from .base import ElementSpec, ModelBase
-from .guided import guided_detail
+from .guided import RADIUS, guided_detail
 from .layers import BilinearUpsampling, DepthToSpace, LocalMean, SpaceToDepth
 
 FLOOR = 4e-4
@@ -106,14 +106,18 @@ class CoarseNet(DetailNet):
     quarter of what it costs DSen2 per 10 m pixel. Inputs ``input_10m``, ``input_20m`` and, for the 60 m task,
     ``input_60m``. Options: those of `DetailNet`, and
 
-    ``guides``: for each band of the target one or two channels of ``input_10m`` whose detail it gets by local
-    regression before the network adds its own (see `guided`). What is known of the scene then need not be learned.
+    ``guides``: for each band of the target the channels of ``input_10m`` (and, for the 60 m task, behind them those of
+    ``input_20m``) whose detail it gets by local regression before the network adds its own (see `guided`). What can be
+    measured in the scene then need not be learned. ``guide_radius``: of the squares that it is measured in, in pixels
+    of the target's band.
     """
 
     coarseness = 2
 
-    def __init__(self, spec: ElementSpec, guides: list[list[int]] | None = None, **kwargs: Any) -> None:
-        self.guides = guides
+    def __init__(
+        self, spec: ElementSpec, guides: list[list[int]] | None = None, guide_radius: int = RADIUS, **kwargs: Any
+    ) -> None:
+        self.guides, self.guide_radius = guides, guide_radius
         super().__init__(spec, **kwargs)
 
     def get_outputs(self, normalized_inputs: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +139,10 @@ class CoarseNet(DetailNet):
         base = BilinearUpsampling(FACTORS[target], **EXACT)(low)
         more = []
         if self.guides:
-            guided = guided_detail(fine, low, FACTORS[target], self.guides)
+            guide = fine
+            if "input_60m" in normalized_inputs:
+                guide = keras.layers.Concatenate(**EXACT)([fine, BilinearUpsampling(2, **EXACT)(coarse[1])])
+            guided = guided_detail(guide, low, FACTORS[target], self.guides, self.guide_radius)
             base = keras.layers.Add(**EXACT)([base, guided])
             more.append(SpaceToDepth(2, **EXACT)(guided) / contrast)
         return self.add_detail(base, seen, mean, contrast, 2, more)
