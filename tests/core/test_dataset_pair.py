@@ -15,7 +15,6 @@ import pytest
 from rasterio.crs import CRS
 from scipy.ndimage import fourier_shift
 
-from s2sr_qgis.core.dataset import pair as pair_module
 from s2sr_qgis.core.dataset.clouds import fractal
 from s2sr_qgis.core.dataset.pair import PairCheck, PairLimits, check_pair, harmonized, reasons, refuse
 from s2sr_qgis.core.dataset.pair_pictures import shift_map
@@ -25,6 +24,7 @@ from s2sr_qgis.core.jobs import CreateCrossSensorDatasetJob
 from s2sr_qgis.core.progress import Progress
 from s2sr_qgis.core.raster.grid import Grid, Window
 from s2sr_qgis.core.raster.superimpose import superimpose
+from s2sr_qgis.core.similarity import shift as shift_module
 
 UTM, RATIO, SIDE = CRS.from_epsg(32631), 2, 128
 SLOPES, OFFSETS = (0.5, 2.0), (100.0, -300.0)
@@ -200,7 +200,7 @@ def test_only_the_common_ground_is_read() -> None:
 
 
 def test_a_large_pair_is_looked_at_in_places(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(pair_module, "MOST", 2)
+    monkeypatch.setattr(shift_module, "MOST", 2)
     lr, reference = pair(0.5, 0.25)
     check = check_pair(lr, reference)
     assert check.tried == 4

@@ -1,6 +1,6 @@
 """Do two images of one ground make training pairs? Their overlap, dates, shift, radiometry and clouds are measured.
 
-The check looks at blocks spread evenly over the ground, at most `MOST` in each direction: a whole scene costs as little
+The check looks at blocks spread evenly over the ground, at most 24 in each direction: a whole scene costs as little
 memory and hardly more time than an extract, and its figures are then estimates from those blocks.
 """
 
@@ -18,21 +18,15 @@ from ..progress import Progress
 from ..raster.degradation import degrade
 from ..raster.grid import Grid, Window
 from ..raster.image import Image
-from .pair_figures import PairCheck, PairLimits, Samples, ShiftBlock, reasons, refuse
+from ..similarity.shift import ShiftBlock, block_shift, cuts, sift
+from .pair_figures import PairCheck, PairLimits, Samples, reasons, refuse
 from .pair_sums import Overview, Radiometry
-from .shift import SMALLEST, block_shift, sift
 from .validity import valid_pixels
 
 __all__ = ["PairCheck", "PairLimits", "check_pair", "harmonized", "reasons", "refuse"]
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-
-SIDE = 64
-"""Side of a block in low-resolution pixels; half of that in an image with few of them."""
-
-MOST = 24
-"""Most rows, and most columns, of blocks that are read."""
 
 _OFF_GRID = 0.05
 
@@ -66,7 +60,7 @@ def check_pair(
     mask, cloudy_share = (None, clouds) if clouds is None or isinstance(clouds, float | int) else (clouds, None)
     _check_inputs(lr, reference, mask)
     ratio, common, corner = _common(lr.grid, reference.grid)
-    rows, columns = _cuts(common.height), _cuts(common.width)
+    rows, columns = cuts(common.height), cuts(common.width)
     radiometry = Radiometry(len(lr.bands), np.random.default_rng(seed))
     overview = Overview(rows, columns, len(lr.bands))
     blocks: list[ShiftBlock] = []
@@ -185,16 +179,6 @@ def _common(lr: Grid, reference: Grid) -> tuple[int, Window, tuple[int, int]]:
 
 def _crs(grid: Grid) -> str:
     return grid.crs.to_string() if grid.crs else "no CRS"
-
-
-def _cuts(length: int) -> list[tuple[int, int]]:
-    """(first, past the last) pixel of the blocks along one side: nearly equal, all of them or `MOST` spread evenly."""
-    if length <= 0:
-        return []
-    side = SIDE if length >= 4 * SIDE else max(SIDE // 2, SMALLEST)
-    edges = np.linspace(0, length, max(1, round(length / side)) + 1).round().astype(int)
-    chosen = np.linspace(0, len(edges) - 2, min(len(edges) - 1, MOST)).round().astype(int)
-    return [(int(edges[i]), int(edges[i + 1])) for i in chosen]
 
 
 def _read(

@@ -13,6 +13,7 @@ from ..errors import DatasetError
 from ..jobs import CreateCrossSensorDatasetJob
 from ..progress import Progress
 from ..raster.grid import Window
+from ..similarity.shift import ShiftBlock
 
 Float = NDArray[np.float32]
 
@@ -30,22 +31,6 @@ class PairLimits:
     def of(cls, job: CreateCrossSensorDatasetJob) -> PairLimits:
         """The limits that a job sets."""
         return cls(job.max_shift, job.max_days, job.min_correlation)
-
-
-@dataclass(frozen=True)
-class ShiftBlock:
-    """The shift of one block, in low-resolution pixels.
-
-    ``row``, ``col``: its centre. ``dx``, ``dy``: how far the low-resolution image must go to the right and down to lie
-    on the reference. ``quality``: correlation of the detail, 0 to 1. ``used``: not taken for an outlier.
-    """
-
-    row: float
-    col: float
-    dx: float
-    dy: float
-    quality: float
-    used: bool = True
 
 
 @dataclass(frozen=True)
