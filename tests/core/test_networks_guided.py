@@ -38,6 +38,34 @@ def test_a_band_that_is_a_mixture_of_its_guides_is_restored() -> None:
     assert np.abs(found - truth).mean() < 0.02 * before
 
 
+def test_any_number_of_guides() -> None:
+    fine = bands(96, 5, 5)
+    weights = np.array([0.5, -0.2, 0.3, 0.9, -0.4], np.float32)
+    truth = np.tensordot(weights, fine, 1)[np.newaxis]
+    low = degrade(truth, 6, 0.0)
+    smooth = upsample(low, 6, "bilinear")
+    before = np.abs(smooth - truth).mean()
+    all_five = np.abs(smooth + detail(fine, low, 6, [[0, 1, 2, 3, 4]]) - truth).mean()
+    three = np.abs(smooth + detail(fine, low, 6, [[0, 1, 2]]) - truth).mean()
+    assert all_five < 0.03 * before < 0.3 * before < three
+
+
+def test_slopes_are_those_of_a_ridge_regression() -> None:
+    fine, low = bands(48, 3, 6), bands(8, 1, 7)
+    found = detail(fine, low, 6, [[0, 1, 2]])  # the square covers the whole image in its middle pixels
+    coarse = fine.reshape(3, 8, 6, 8, 6).mean(axis=(2, 4))
+    rows = slice(0, 8)  # pixel (3, 3) sees rows and columns -2 … 8 of the coarse grid: all of them
+    x = coarse[:, rows, rows].reshape(3, -1).astype(np.float64)
+    y = low[0, rows, rows].ravel().astype(np.float64)
+    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean()
+    square = x @ x.T / y.size
+    square += (1e-8 + 1e-3 * np.trace(square) / 3) * np.eye(3)
+    slopes = np.linalg.solve(square, x @ y / y.size)
+    expected = np.tensordot(slopes, fine - upsample(coarse, 6, "bilinear"), 1)
+    # Halfway between pixels (3, 3) and (4, 4) both slopes are those of the whole image.
+    np.testing.assert_allclose(found[0, 22:26, 22:26], expected[22:26, 22:26], atol=2e-4)
+
+
 def test_slopes_are_local() -> None:
     fine = bands(192, 1, 2)
     gain = np.where(np.arange(192) < 96, 0.5, 2.0).astype(np.float32)
@@ -55,9 +83,10 @@ def test_flat_ground_has_no_detail() -> None:
     assert np.abs(detail(fine, low, 6, [[0]])).max() < 2e-4
 
 
-def test_the_untrained_network_starts_from_it() -> None:
+@pytest.mark.parametrize("guides", [[[0, 1], [3]], [[0, 1, 4], [3, 7, 8]]])
+def test_the_untrained_network_starts_from_it(guides: list[list[int]]) -> None:
     spec = element_spec({"input_10m": 4, "input_20m": 6, "input_60m": 2}, {"target": 2})
-    options = {"blocks": 1, "features": 8, "guides": [[0, 1], [3]]}
+    options = {"blocks": 1, "features": 8, "guides": guides}
     network = build_network("coarsenet", spec, options)
     layer = network.model.get_layer("last")
     layer.set_weights([np.zeros_like(weight) for weight in layer.get_weights()])
@@ -68,5 +97,6 @@ def test_the_untrained_network_starts_from_it() -> None:
         for name, image in (("input_10m", fine), ("input_20m", middle), ("input_60m", low))
     }
     output = np.asarray(network.model.predict_on_batch(inputs)["sharpened"])[0].transpose(2, 0, 1) * 1e-4
-    expected = upsample(low, 6, "bilinear") + detail(fine, low, 6, [[0, 1], [3]])
+    every = np.concatenate([fine, upsample(middle, 2, "bilinear")])
+    expected = upsample(low, 6, "bilinear") + detail(every, low, 6, guides)
     np.testing.assert_allclose(output, expected, atol=1e-5)
