@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
 from rasterio.windows import Window as RasterWindow
 
 from ..errors import InputError
@@ -78,17 +80,31 @@ class Part:
 class FileImage:
     """A raster file as an `Image`; a context manager. Raises `InputError` where it cannot be opened or is not north-up.
 
-    ``nodata`` overrides the file's own. ``bands`` picks bands by number, from 1 on, in the order wanted.
+    ``nodata`` overrides the file's own. ``bands`` picks bands by number, from 1 on, in the order wanted. With
+    ``anywhere`` an image without a place on the ground will do: its corner is 0, 0 and its pixels are 1 wide.
     """
 
-    def __init__(self, path: str | Path, nodata: float | None = None, bands: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        nodata: float | None = None,
+        bands: Sequence[int] | None = None,
+        anywhere: bool = False,
+    ) -> None:
         self.path = Path(path)
         try:
-            self._file = rasterio.open(path)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                self._file = rasterio.open(path)
         except RasterioError as error:
             raise InputError(f"{path} cannot be opened as a raster: {error}.") from error
         file = self._file
+        if not file.count:
+            self.close()
+            raise InputError(f"{path} has no bands of its own (it is a container); name one of the rasters in it.")
         t = file.transform
+        if anywhere and t.is_identity:
+            t = Affine.scale(1.0, -1.0)
         if t.b or t.d or t.a <= 0 or t.e >= 0:
             self.close()
             raise InputError(f"{path} is not north-up (its transform is {tuple(t)[:6]}); warp it first, with gdalwarp.")

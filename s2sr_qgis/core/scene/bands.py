@@ -46,6 +46,7 @@ SHARPENED_ORDER: tuple[str, ...] = tuple(name for name in BANDS if name != "B10"
 """The bands of a sharpened product, in order. B10 (cirrus) is never sharpened and L2A has none."""
 
 _NAME = re.compile(r"^B?0*(\d{1,2}|8A)$", re.IGNORECASE)
+_IN_TEXT = re.compile(r"(?<![A-Za-z0-9])(B(?:0?[1-9]|1[0-2]|8A))(?![A-Za-z0-9])", re.IGNORECASE)
 
 
 def band_name(text: str) -> str:
@@ -55,6 +56,12 @@ def band_name(text: str) -> str:
     if name not in BANDS:
         raise InputError(f"'{text}' is no Sentinel-2 band; the bands are {', '.join(BANDS)}.")
     return name
+
+
+def band_in(text: str | None) -> str | None:
+    """The band that a description names, such as ``B8A, central wavelength 865 nm``; None where it names none."""
+    found = _IN_TEXT.search(text or "")
+    return band_name(found.group(1)) if found else None
 
 
 def bands_at(resolution: int) -> tuple[str, ...]:

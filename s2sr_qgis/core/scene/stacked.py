@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from ..errors import InputError
 from ..jobs import SceneOptions
-from .bands import band_name
+from .bands import band_in, band_name
 from .bands_folder import band_of_file
 from .build import Found, build_scene, facts_from_names
 from .files import FilePool, Header, RasterFile, check_whole
 from .scene import Scene
-
-_NAME = re.compile(r"(?<![A-Za-z0-9])(B(?:0?[1-9]|1[0-2]|8A))(?![A-Za-z0-9])", re.IGNORECASE)
 
 
 def open_stacked(path: Path, options: SceneOptions) -> Scene:
@@ -42,8 +39,7 @@ def _names(path: Path, header: Header, options: SceneOptions) -> dict[str, int]:
             )
         named = [(None if name.strip() == "-" else band_name(name)) for name in options.band_names]
     else:
-        matches = [_NAME.search(description or "") for description in header.descriptions]
-        named = [band_name(match.group(1)) if match else None for match in matches]
+        named = [band_in(description) for description in header.descriptions]
     names: dict[str, int] = {}
     for index, name in enumerate(named, start=1):
         if name in names:
