@@ -6,8 +6,9 @@ import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 import yaml
@@ -19,6 +20,7 @@ from s2sr_qgis.core.errors import InputError
 FLAGS = {
     "output": ("--output", "-o"),
     "models": ("--model", "-m"),
+    "measures": ("--measure", "-m"),
     "json_file": ("--json",),
     "network_options": ("--network-option",),
 }
@@ -55,7 +57,7 @@ class JobOption:
     def parameter(self) -> inspect.Parameter:
         """The parameter that Typer reads."""
         text = self.field.description or ""
-        annotation = list[str] if self.is_mapping else self.type
+        annotation = list[str] if self.is_mapping else _for_typer(self.type)
         info: Any
         if self.metavar:
             info = typer.Argument(metavar=self.metavar, help=text, show_default=False)
@@ -80,7 +82,17 @@ class JobOption:
             return dict(_pair(text, self.flag) for text in given)
         if self.type == list[str] and not self.metavar and "band" in self.name:
             return [name.strip() for text in given for name in text.split(",") if name.strip()]
+        if isinstance(given, list | tuple):
+            return [part.value if isinstance(part, Enum) else part for part in given]
         return given
+
+
+def _for_typer(annotation: Any) -> Any:
+    """A field's type as Typer takes it: it knows lists of an Enum, but none of a Literal."""
+    (part,) = get_args(annotation) if get_origin(annotation) is list else (None,)
+    if get_origin(part) is not Literal:
+        return annotation
+    return list[Enum("Choice", {word: word for word in get_args(part)})]  # type: ignore[misc]
 
 
 def job_options(job_type: type[BaseModel], arguments: Mapping[str, str]) -> Iterator[JobOption]:

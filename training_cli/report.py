@@ -15,6 +15,9 @@ from s2sr_qgis.core.inference.model import bundled_models
 METRICS = {"rmse": ("RMSE", 1), "sre": ("SRE dB", 2), "sam": ("SAM °", 3), "uiq": ("UIQ", 4)}
 """Heading and decimals of each figure of an evaluation."""
 
+DECIMALS = {"dB": 2, "°": 3, "px": 3, "": 4}
+"""Of a measure's figure by its unit; figures in the images' own values have four digits."""
+
 
 def show(job: jobs.Job, outputs: dict[str, Any]) -> None:
     """Print a job's outputs: a table for an evaluation and for the environment's check, else one output a line."""
@@ -23,6 +26,8 @@ def show(job: jobs.Job, outputs: dict[str, Any]) -> None:
         console.print(evaluation_table(outputs, title=f"{job.model} on {job.scene}"))
         if job.json_file:
             console.print(f"Figures in {job.json_file}", soft_wrap=True)
+    elif isinstance(job, jobs.SimilarityJob) and "measures" in outputs:
+        _show_similarity(console, job, outputs)
     elif isinstance(job, jobs.CheckEnvironmentJob):
         _show_environment(console, outputs)
     elif isinstance(job, jobs.SearchScenesJob):
@@ -72,6 +77,47 @@ def evaluation_table(outputs: Mapping[str, Any], title: str) -> Table:
         ]
         table.add_row(name, *cells, _figure(row["ratio"], 3), style="bold" if name == "all" else "")
     return table
+
+
+def _show_similarity(console: Console, job: jobs.SimilarityJob, outputs: Mapping[str, Any]) -> None:
+    console.print(similarity_table(outputs, f"{job.image} compared with {job.reference}", console.width))
+    if outputs.get("shift"):
+        console.print("Shift onto the reference: {:+.3f} px right, {:+.3f} px down".format(*outputs["shift"]))
+    if outputs.get("opensr"):
+        console.print()
+        _show_lines(console, {"opensr-test": outputs["opensr"]})
+    for what, path in (("Figures", job.json_file), ("Report", job.report), ("Map", job.map)):
+        if path:
+            console.print(f"{what} in {path}", soft_wrap=True)
+
+
+def similarity_table(outputs: Mapping[str, Any], title: str, width: int = 100) -> Table:
+    """The figures of a comparison: a row a measure, of all bands and, where they fit, of each."""
+    bands = outputs["bands"] if 34 + 10 * len(outputs["bands"]) <= width else []
+    caption = (
+        f"{outputs['pixels']:,} pixels; definition: {outputs['definition']}; data range {outputs['data_range']:g}, "
+        f"from {outputs['data_range_from']}; {outputs['unit']}"
+    )
+    if not bands:
+        caption += "; each band's figures are in --json and --report"
+    table = Table(title=title, caption=caption, box=None, header_style="bold", pad_edge=False)
+    table.title_justify = table.caption_justify = "left"
+    table.add_column("", no_wrap=True)
+    for heading in ("all", *bands):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for entry in outputs["measures"].values():
+        unit = entry["unit"] if entry["unit"] in DECIMALS else None
+        each = entry["bands"] or {}
+        cells = [_measured(entry["total"], unit, entry)]
+        cells += [_measured(each[band], unit, entry) if band in each else "" for band in bands]
+        table.add_row(f"{entry['title']} {unit or ''}".strip(), *cells)
+    return table
+
+
+def _measured(value: float | None, unit: str | None, entry: Mapping[str, Any]) -> str:
+    if value is None:
+        return "∞" if "infinite" in entry.get("note", "") else "–"
+    return f"{value:.4g}" if unit is None else f"{value:.{DECIMALS[unit]}f}"
 
 
 def _figure(value: float | None, decimals: int) -> str:

@@ -290,7 +290,9 @@ class SimilarityJob(_Job):
     report: Path | None = Field(None, description="Report as one HTML page: figures, maps, histograms.")
     map: Path | None = Field(None, description="GeoTIFF of the measure in every place, see map_measure.")
     map_measure: Literal["uiq", "ssim", "sam"] = Field("uiq", description="What the map shows.")
-    threads: int | None = Field(None, ge=1, description="Threads of the processor; all of them where not given.")
+    threads: int | None = Field(
+        None, ge=1, description="Threads of the processor, some 200 MB each; not given: all of them, 4 at most."
+    )
 
 
 class CheckEnvironmentJob(_Job):

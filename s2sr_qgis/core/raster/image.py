@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import rasterio
@@ -18,6 +18,8 @@ from rasterio.windows import Window as RasterWindow
 
 from ..errors import InputError
 from .grid import Grid, Window
+
+_F = TypeVar("_F", bound="FileImage")
 
 
 class Image(Protocol):
@@ -131,7 +133,7 @@ class FileImage:
         """Close the file."""
         self._file.close()
 
-    def __enter__(self) -> FileImage:
+    def __enter__(self: _F) -> _F:
         return self
 
     def __exit__(

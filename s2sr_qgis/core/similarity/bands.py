@@ -21,8 +21,8 @@ def paired(reference: Named, image: Named, wanted: Sequence[str], warn: Callable
     """The places, from 0 on, of the bands to compare, in the reference and in the image.
 
     Bands belong together by name where each file names all of its bands and the names are Sentinel-2's or the same in
-    both, else by position. ``wanted``: names, or numbers in the reference; none for all. ``warn`` is told of what is left
-    out. Raises `InputError`.
+    both, else by position. ``wanted``: names, or numbers in the reference; none for all. ``warn`` is told of bands that
+    are left out. Raises `InputError`.
     """
     places = _by_name(reference, image)
     if places is None:

@@ -29,12 +29,12 @@ ODD_RATIO = 50.0
 def compare(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
     """Compare two rasters, or a super-resolved one with its source, and write what the job asks for.
 
-    Returns ``measures``: for each its ``total``, ``bands`` (None where it has none), ``unit``, and a ``note`` where a
-    figure is infinite or not defined (then None); each total under the measure's own name, too; ``shift`` (pixels right
-    and down that bring the image onto the reference, None where not found); ``definition``, ``data_range``,
-    ``data_range_from``, ``unit`` (of the values), ``pixels`` (that count in a band), ``bands``, ``reference``,
-    ``image``; the paths of the files written. With ``source``: the quantities of `trust.opensr_quantities` under
-    ``opensr``. With ``consistency``: what `trust.consistency` gives.
+    Returns ``measures``: for each ``title``, ``total``, ``bands`` (None where it has none), ``unit``, and a ``note``
+    where a figure is infinite or not defined (then None); each total under the measure's own name, too; ``shift``
+    (pixels right and down that bring the image onto the reference, None where not found); ``definition``,
+    ``data_range``, ``data_range_from``, ``unit`` (of the values), ``pixels`` (that count in a band), ``bands``,
+    ``reference``, ``image``; the paths of the files written. With ``source``: the quantities of
+    `trust.opensr_quantities` under ``opensr``. With ``consistency``: what `trust.consistency` gives.
     Raises `InputError`, `OutputError`, `Cancelled`.
     """
     _check_outputs(job)
@@ -48,8 +48,9 @@ def compare(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
             from .trust import opensr_quantities
 
             outputs["opensr"] = opensr_quantities(job, progress)
-    outputs = plain(outputs)
+    outputs = {name: plain(value) for name, value in outputs.items()}
     if job.json_file:
+        outputs["json_file"] = str(job.json_file)
         with atomic(job.json_file) as temporary:
             temporary.write_text(json.dumps(outputs, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         progress.artifact("json_file", str(job.json_file))
@@ -102,9 +103,10 @@ def figures(result: Result, unit: str) -> dict[str, Any]:
         bands = None if score.bands is None else dict(zip(result.bands, map(float, score.bands), strict=True))
         every = [score.total, *(bands or {}).values()]
         entry = {
+            "title": measure.title,
             "total": float(score.total),
             "bands": bands,
-            "unit": unit if measure.unit == "values" else measure.unit,
+            "unit": _unit(measure, result.setup, unit),
         }
         if any(math.isinf(value) for value in every):
             entry["note"] = "infinite where the images are equal"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
@@ -127,7 +127,7 @@ class Comparison:
             self.measures, scores, self.bands, self.setup, self._pixels, counts, means, self._shift(), self._pictures
         )
 
-    def _all(self) -> Iterator[Accumulator]:
+    def _all(self) -> Iterator[Accumulator | Pictures]:
         yield from self._accumulators
         if self._pictures is not None:
             yield self._pictures
@@ -180,7 +180,7 @@ def in_threads(
     progress: Progress,
     threads: int | None = None,
     share: tuple[float, float] = (0.0, 100.0),
-) -> Iterator[tuple[Window, _T]]:
+) -> Generator[tuple[Window, _T], None, None]:
     """What ``work`` gives of each window, in the windows' order, while other threads are at the next ones.
 
     ``work`` gets a function, too, that raises when the job is to stop. No more results wait than there are threads.

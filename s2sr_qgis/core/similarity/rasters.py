@@ -148,7 +148,7 @@ def open_pair(job: SimilarityJob, progress: Progress) -> Iterator[Pair]:
         aligned = _aligned(reference, image, job)
         for text in warnings:
             progress.log(text, "warning")
-        progress.log(f"Values: {unit}; data range {data_range:g}, from {source}.")
+        progress.log(f"Unit of RMSE: {unit}; data range {data_range:g}, from {source}.")
         resampled = "" if aligned is image else f"{job.resample}, from {described(image.grid)}"
         strips = reference.strips or image.strips
         yield Pair(
