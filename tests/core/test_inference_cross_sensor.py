@@ -102,7 +102,7 @@ def test_bad_input_gets_one_sentence(scene, model, tmp_path):
     few.mkdir()
     for path in scene.glob("*_B0[23].tif"):
         (few / path.name).write_bytes(path.read_bytes())
-    sentence("takes B04, B03, B02, B08, but the scene has only B02, B03", scene=str(few))
+    sentence("takes B04, B03, B02, B08, but there are only B02, B03", scene=str(few))
 
 
 def test_evaluation_wants_a_sharpening_model(scene, model):

@@ -25,7 +25,7 @@ from ..scene import Scene
 from ..scene.bands import BANDS
 from ..scene.image import SCALING, SceneImage
 from .card import SAVED_MODEL, ModelCard
-from .model import REACH, TILE, Model, load_model
+from .model import REACH, TILE, Model, check_bands, load_model
 from .selection import check_level
 
 Float = NDArray[np.float32]
@@ -45,18 +45,13 @@ def super_resolve_cross_sensor(
         raise ModelError(f"The model {card.name} makes {', '.join(bands)} together; leave the bands out.")
     if job.consistency:
         raise InputError("Consistency passes are for sharpened bands; leave them out with a cross-sensor model.")
-    missing = [band for band in card.input_bands if band not in scene.bands]
-    if missing:
-        raise ModelError(
-            f"The model {card.name} takes {', '.join(card.input_bands)}, but the scene has only "
-            f"{', '.join(scene.bands)}: {', '.join(missing)} missing."
-        )
+    check_bands(card, scene.bands)
     check_level(card, scene.level, job.allow_other_level, progress)
     if job.engine == "otb":
         return _through_otbtf(job, scene, folder, card, progress)
     model = load_model(folder, job.device, job.threads, job.precision)
     coarse, area = _area(job, scene, card)
-    fine = finer(coarse.crop(area), model.scale)
+    fine = coarse.crop(area).finer(model.scale)
     source = superimpose(SceneImage(scene, card.input_bands), coarse)
     size = _tile_size(job, model)
     progress.log(
@@ -87,7 +82,7 @@ def super_resolve_cross_sensor(
                     image = crop(made[band.name], tile.padded.finer(model.scale), core)
                 else:
                     image = np.zeros(core.shape, np.float32)
-                images[band.name] = _stored(image, good, job.data_type)
+                images[band.name] = band.stored(image, good, job.data_type)
             place = tile.core
             writer.write(
                 Window(place.col - area.col, place.row - area.row, *place.shape[::-1]).finer(model.scale), images
@@ -176,11 +171,6 @@ def respaced(grid: Grid, spacing: float) -> Grid:
     return replace(grid, spacing=spacing, y_spacing=None, width=columns, height=rows)
 
 
-def finer(grid: Grid, scale: int) -> Grid:
-    """The grid of pixels ``scale`` times smaller on the same corner."""
-    return replace(grid, spacing=grid.spacing / scale, width=grid.width * scale, height=grid.height * scale)
-
-
 def _read(source: Image, window: Window, model: Model) -> tuple[dict[str, Float], NDArray[np.bool_]]:
     """The network's input on a padded window, filled and mirrored (reflectance), and where all bands are valid.
 
@@ -212,10 +202,3 @@ def _tile_size(job: SuperResolveJob, model: Model) -> int:
 def _output_band(name: str, data_type: str) -> OutputBand:
     info = BANDS[name]
     return OutputBand(name, info.wavelength, info.bandwidth, SCALING if data_type == "uint16" else 1.0, 0.0)
-
-
-def _stored(image: Float, valid: NDArray[np.bool_], data_type: str) -> NDArray[Any]:
-    """Reflectance to what the file stores. A valid pixel never becomes 0, which is nodata."""
-    if data_type == "float32":
-        return np.where(valid, image, np.float32(np.nan))
-    return np.where(valid, np.clip(np.rint(image / np.float32(SCALING)), 1, 65535), 0).astype(np.uint16)

@@ -93,7 +93,7 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
                 for number, (tile, seen) in enumerate(stream, start=1):
                     progress.check()
                     images = {
-                        out.name: _stored(image, valid, out, job.data_type)
+                        out.name: out.stored(image, valid, job.data_type)
                         for out, (image, valid) in zip(outputs, work.sharpen(tile, seen), strict=True)
                     }
                     place = tile.core
@@ -264,14 +264,6 @@ def _output_band(band: SceneBand, data_type: str) -> OutputBand:
 def _convention(band: SceneBand) -> tuple[float, float]:
     """Offset and quantification to write DN with: the input's own; where it stores reflectance, 0 and 10000."""
     return (band.offset, band.quantification) if band.quantification > 1 else (0.0, 10000.0)
-
-
-def _stored(image: Float, valid: Mask, band: OutputBand, data_type: str) -> NDArray[Any]:
-    """Reflectance to what the file stores. A valid pixel never becomes 0, which is nodata."""
-    if data_type == "float32":
-        return np.where(valid, image, np.float32(np.nan))
-    numbers = np.rint((image.astype(np.float64) - band.offset) / band.scale)
-    return np.where(valid, np.clip(numbers, 1, 65535), 0).astype(np.uint16)
 
 
 def _tags(scene: Scene, choices: list[Choice], job: SuperResolveJob) -> dict[str, str]:

@@ -99,6 +99,16 @@ class Grid:
             height=self.height // factor,
         )
 
+    def finer(self, factor: int) -> Grid:
+        """The grid of pixels ``factor`` times smaller with the same corner."""
+        return replace(
+            self,
+            spacing=self.spacing / factor,
+            y_spacing=None if self.y_spacing is None else self.y_spacing / factor,
+            width=self.width * factor,
+            height=self.height * factor,
+        )
+
     def window_of(self, bounds: tuple[float, float, float, float], multiple: int = 1) -> Window:
         """The smallest window, snapped outwards to ``multiple`` pixels, that covers the bounds; clipped to the grid.
 

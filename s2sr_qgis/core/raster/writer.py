@@ -37,6 +37,13 @@ class OutputBand:
     scale: float = 1.0
     offset: float = 0.0
 
+    def stored(self, image: NDArray[np.float32], valid: NDArray[np.bool_], data_type: str) -> NDArray[Any]:
+        """Values to what a uint16 (nodata 0) or float32 (nodata NaN) file stores; a valid pixel never becomes 0."""
+        if data_type == "float32":
+            return np.where(valid, image, np.float32(np.nan))
+        numbers = np.rint((image.astype(np.float64) - self.offset) / self.scale)
+        return np.where(valid, np.clip(numbers, 1, 65535), 0).astype(np.uint16)
+
 
 @dataclass(frozen=True)
 class FileOptions:
