@@ -50,6 +50,19 @@ def test_no_two_mixtures_are_alike(scene):
     assert len(set(means)) == len(means)
 
 
+def test_some_ground_is_coloured_like_snow(scene, monkeypatch):
+    monkeypatch.setattr(mixtures, "CLOUDY", 0.0)
+    monkeypatch.setattr(mixtures, "MIXED", 0.0)
+    infrared = [TWENTIES.index(band) for band in ("B11", "B12")]
+    ratios = {}
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(mixtures, "SNOWY", share)
+        found = pairs(scene)
+        ratios[share] = np.mean([p["target"][infrared].mean() / p["input_10m"].mean() for p in found])
+    # exp(-0.7 - 0.6) is a quarter.
+    assert ratios[1.0] < 0.5 * ratios[0.0]
+
+
 def test_bands_mixed_apart_have_the_teachers_answer(scene, tmp_path, monkeypatch):
     monkeypatch.setattr(mixtures, "MIXED", 1.0)
     monkeypatch.setattr(mixtures, "APART", 1.0)

@@ -32,11 +32,16 @@ Pair = dict[str, Float]
 TRIES = 50
 """Places looked at before a scene is taken to have no usable training ground."""
 
-CLOUDY, MIXED, APART = 0.3, 0.6, 0.5
-"""Shares of the pairs under clouds, of those mixed, and of the mixed ones in which each band has its own share."""
+CLOUDY, MIXED, APART, SNOWY = 0.3, 0.6, 0.5, 0.3
+"""Shares of the pairs under clouds, of those mixed, of the mixed ones in which each band has its own share, and of
+those coloured like snow: bright, but dark in the short-wave infrared."""
 
 LIGHT, COLOUR = 0.25, 0.12
 """Sigma of the log-normal gains of a place, and of each of its bands."""
+
+SHORT_WAVE_INFRARED = ("B11", "B12")
+SNOW = (0.6, 0.4), (-0.7, 0.5)
+"""Mean and sigma of the log-normal gain of snow's bands: visible and near infrared, short-wave infrared."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ def mixed_pairs(
         first = _look(place, inputs, side, factor, rng)
         if first is None:
             continue
+        if rng.random() < SNOWY:
+            _colour_as_snow(first, inputs, rng)
         own_shares = False
         if rng.random() < MIXED:
             alike = [other for other in places if other.scene.level == place.scene.level]
@@ -127,6 +134,13 @@ def _look(place: Place, inputs: Sequence[PatchCard], side: int, factor: int, rng
             images[t.name] = _turned(stack, orientation).astype(np.float32)
         return images
     return None
+
+
+def _colour_as_snow(images: Pair, inputs: Sequence[PatchCard], rng: np.random.Generator) -> None:
+    bright, dark = (np.exp(rng.normal(*gain)) for gain in SNOW)
+    for t in inputs:
+        gains = np.array([dark if band in SHORT_WAVE_INFRARED else bright for band in t.bands], np.float32)
+        images[t.name] = images[t.name] * gains[:, np.newaxis, np.newaxis]
 
 
 def _turned(images: NDArray[np.floating], orientation: int) -> NDArray[np.floating]:
