@@ -15,6 +15,7 @@ from .page import Picture, render
 
 if TYPE_CHECKING:
     from .comparison import Result
+    from .drawing import Gallery
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 _DECIMALS = {"dB": 2, "°": 3, "px": 3}
@@ -79,17 +80,18 @@ class Report:
 def write_report(report: Report, path: Path, progress: Progress | None = None) -> None:
     """Write the page; it appears complete or not at all. Raises `OutputError`, `Cancelled`."""
     progress = progress or Progress()
-    progress.check()
     first = report.candidates[0].result
+    names = [candidate.name for candidate in report.candidates]
     page = render(
         _TEMPLATE,
         title=report.title,
         report=report,
         facts=[*report.facts, *_facts(report)],
-        names=[candidate.name for candidate in report.candidates],
+        names=names,
         totals=_totals(report),
         tables=[_table(report, start) for start in range(0, len(first.bands), _COLUMNS)],
         shifts=_shifts(report),
+        galleries=_galleries(report, names, progress),
         definitions=[(measure.title, measure.definitions[first.setup.definition]) for measure in first.measures],
     )
     progress.check()
@@ -182,6 +184,22 @@ def _cells(values: Sequence[float], measure: Measure) -> list[dict[str, Any]]:
 def _headed(measure: Measure, unit: str) -> str:
     shown = unit if measure.unit == "values" else measure.unit
     return f"{measure.title} ({shown})" if shown else measure.title
+
+
+def _galleries(report: Report, names: list[str], progress: Progress) -> list[Gallery]:
+    """The pictures, where every candidate has them."""
+    found = [candidate.result.pictures for candidate in report.candidates]
+    pictures = [each for each in found if each is not None]
+    if len(pictures) < len(found):
+        return []
+    from .drawing import galleries
+
+    done = []
+    progress.check()
+    for gallery in galleries(names, pictures, report.unit):
+        progress.check()
+        done.append(gallery)
+    return done
 
 
 def _shifts(report: Report) -> list[str]:
