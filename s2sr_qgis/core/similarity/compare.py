@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rasterio.errors import NotGeoreferencedWarning
 
 from ..errors import OutputError
 from ..jobs import SimilarityJob
@@ -44,15 +46,11 @@ def compare(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
         outputs = consistency(job, progress)
     else:
         outputs = _measured(job, progress)
-        if job.source:
-            from .trust import opensr_quantities
-
-            outputs["opensr"] = opensr_quantities(job, progress)
     outputs = {name: plain(value) for name, value in outputs.items()}
     if job.json_file:
-        outputs["json_file"] = str(job.json_file)
         with atomic(job.json_file) as temporary:
             temporary.write_text(json.dumps(outputs, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        outputs["json_file"] = str(job.json_file)
         progress.artifact("json_file", str(job.json_file))
     progress.progress(100, "Done")
     return outputs
@@ -182,8 +180,10 @@ def _map(job: SimilarityJob, pair: Pair, setup: Setup, progress: Progress) -> It
     title = catalogue()[job.map_measure].title
     tags = {"TIFFTAG_SOFTWARE": "s2sr", "REFERENCE": Path(job.reference).name, "IMAGE": Path(job.image).name}
     options = FileOptions("float32", math.nan, block=BLOCK_UNIT, threads=job.threads, tags=tags)
-    with write_raster(job.map or "", pair.grid, [OutputBand(title)], options, progress.check) as writer:
-        yield Layer(job.map_measure, setup, writer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # then its images have no place either
+        with write_raster(job.map or "", pair.grid, [OutputBand(title)], options, progress.check) as writer:
+            yield Layer(job.map_measure, setup, writer)
 
 
 def _unit(measure: Measure, setup: Setup, unit: str) -> str:
