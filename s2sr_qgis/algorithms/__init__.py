@@ -9,6 +9,7 @@ def all_algorithms() -> list:
     from .createcrosssensordataset import CreateCrossSensorDataset
     from .createsharpeningdataset import CreateSharpeningDataset
     from .evaluatemodel import EvaluateModel
+    from .imagesimilarity import ImageSimilarity
     from .searchscenes import SearchScenes
     from .setupenvironment import SetUpEnvironment
     from .simulatescene import SimulateScene
@@ -23,6 +24,7 @@ def all_algorithms() -> list:
         TrainModel(),
         SuperResolve(),
         EvaluateModel(),
+        ImageSimilarity(),
         SetUpEnvironment(),
         CheckEnvironment(),
     ]

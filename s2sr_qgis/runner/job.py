@@ -41,7 +41,7 @@ def run_job(job: dict[str, Any], feedback: QgsProcessingFeedback, python: str = 
 
 def _sweep(job: dict[str, Any]) -> None:
     """Remove the unfinished outputs that a killed worker could not remove; their names are `core.raster.writer`'s."""
-    for target in filter(None, (job.get("output"), job.get("json_file"))):
+    for target in filter(None, map(job.get, ("output", "json_file", "report", "map"))):
         path = Path(target)
         for left in path.parent.glob(f".{glob.escape(path.stem)}-????????.part*"):
             if left.is_dir():

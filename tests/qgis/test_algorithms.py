@@ -25,6 +25,7 @@ IDS = (
     "trainmodel",
     "superresolve",
     "evaluatemodel",
+    "imagesimilarity",
     "setupenvironment",
     "checkenvironment",
 )
