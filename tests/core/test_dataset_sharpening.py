@@ -15,13 +15,13 @@ from rasterio.transform import Affine
 
 from s2sr_qgis.core.dataset import sharpening
 from s2sr_qgis.core.dataset.card import SPLITS, read_dataset
-from s2sr_qgis.core.dataset.mtf import blur_sigmas
 from s2sr_qgis.core.dataset.patches import PatchWriter
 from s2sr_qgis.core.errors import Cancelled, InputError, OutputError
 from s2sr_qgis.core.jobs import CreateSharpeningDatasetJob, run
 from s2sr_qgis.core.progress import Progress
 from s2sr_qgis.core.raster.degradation import degrade
 from s2sr_qgis.core.scene import Scene, bands_at
+from s2sr_qgis.core.scene.mtf import blur_sigmas
 
 BASE = 1000
 

@@ -13,10 +13,10 @@ from rasterio.transform import Affine
 
 from s2sr_qgis.core import jobs
 from s2sr_qgis.core.dataset import simulate as module
-from s2sr_qgis.core.dataset.mtf import MTF_AT_NYQUIST
 from s2sr_qgis.core.errors import Cancelled, InputError, OutputError
 from s2sr_qgis.core.progress import Progress
 from s2sr_qgis.core.scene import open_scene
+from s2sr_qgis.core.scene.mtf import MTF_AT_NYQUIST
 
 BANDS = ["B04", "B03", "B02", "B08"]
 CORNER = (370003.3, 4830001.7)

@@ -24,6 +24,7 @@ from ..raster.degradation import degradation_radius, degrade
 from ..raster.grid import Window
 from ..raster.writer import atomic
 from ..scene import Scene, open_scene
+from ..scene.mtf import blur_sigmas
 from .card import (
     FACTOR,
     SPLITS,
@@ -40,7 +41,6 @@ from .card import (
 from .clouds import add_clouds
 from .distillation import check_teacher, taught_pairs
 from .mixtures import Place, mixed_pairs
-from .mtf import blur_sigmas
 from .patches import PatchWriter, write_preview
 from .splits import Bounds, Partition, Region, check_shares, plan_splits
 

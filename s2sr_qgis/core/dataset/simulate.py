@@ -25,7 +25,7 @@ from ..raster.image import FileImage
 from ..raster.tiles import tiles
 from ..raster.writer import FileOptions, OutputBand, check_target, write_raster
 from ..scene.bands import BANDS, band_name
-from .mtf import MTF_AT_NYQUIST, sensor_sigma
+from ..scene.mtf import MTF_AT_NYQUIST, sensor_sigma
 
 Float = NDArray[np.float32]
 
