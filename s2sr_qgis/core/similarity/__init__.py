@@ -1,5 +1,41 @@
-"""How alike two images are: the metrics, in their reference definitions."""
+"""How alike two images are: measures in the papers' definitions and in those of image-similarity-measures."""
 
-from .metrics import AngleSums, ErrorSums, QualitySums, Score, psnr, rmse, sam, sre, ssim, uiq
+from .measure import Score
+from .measures import (
+    catalogue,
+    ergas,
+    fsim,
+    issm,
+    measure,
+    psnr,
+    q2n,
+    rmse,
+    sam,
+    spatial_shift,
+    spectral_correlation,
+    sre,
+    ssim,
+    uiq,
+)
+from .metrics import AngleSums, ErrorSums, QualitySums
 
-__all__ = ["AngleSums", "ErrorSums", "QualitySums", "Score", "psnr", "rmse", "sam", "sre", "ssim", "uiq"]
+__all__ = [
+    "AngleSums",
+    "ErrorSums",
+    "QualitySums",
+    "Score",
+    "catalogue",
+    "ergas",
+    "fsim",
+    "issm",
+    "measure",
+    "psnr",
+    "q2n",
+    "rmse",
+    "sam",
+    "spatial_shift",
+    "spectral_correlation",
+    "sre",
+    "ssim",
+    "uiq",
+]

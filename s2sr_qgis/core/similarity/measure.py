@@ -110,12 +110,13 @@ def prepare(reference: Array, image: Array, mask: Mask | None = None) -> tuple[F
     ``reference``, ``image``: (bands, H, W), or (H, W) for one band. ``mask``: bool (H, W) or (bands, H, W), True where
     a pixel counts; pixels that are not finite never count. Raises `InputError` for sizes that differ.
     """
-    x, y = np.asarray(reference, np.float64), np.asarray(image, np.float64)
-    if x.shape != y.shape or x.ndim not in (2, 3):
-        raise InputError(f"The images cannot be compared: the reference is {size(x)}, the other {size(y)}.")
-    if x.ndim == 2:
-        x, y = x[np.newaxis], y[np.newaxis]
-    valid = np.isfinite(x) & np.isfinite(y)
+    x, y = stacked(reference, image)
+    valid = np.ones(x.shape, bool)
+    for z in (x, y):
+        if z.dtype.kind == "f":
+            valid &= np.isfinite(z)
+    # Rows of pixels lie together, whatever the order of the axes was: the measures run along them.
+    x, y = (np.asarray(z, np.float64, order="C") for z in (x, y))
     if mask is not None:
         if mask.shape not in (x.shape, x.shape[1:]):
             raise InputError(f"The mask is {size(mask)}, the images are {size(x)}.")
@@ -123,6 +124,14 @@ def prepare(reference: Array, image: Array, mask: Mask | None = None) -> tuple[F
     if valid.all():
         return x, y, valid
     return np.where(valid, x, 0.0), np.where(valid, y, 0.0), valid
+
+
+def stacked(reference: Array, image: Array) -> tuple[Array, Array]:
+    """Both images as (bands, H, W), values as they are. Raises `InputError` for sizes that differ."""
+    x, y = np.asarray(reference), np.asarray(image)
+    if x.shape != y.shape or x.ndim not in (2, 3):
+        raise InputError(f"The images cannot be compared: the reference is {size(x)}, the other {size(y)}.")
+    return (x, y) if x.ndim == 3 else (x[np.newaxis], y[np.newaxis])
 
 
 def averaged(bands: Float | list[float]) -> Score:

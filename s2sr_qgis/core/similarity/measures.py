@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from importlib import import_module
+
+import numpy as np
 
 from ..errors import InputError
 from .comparison import chosen
-from .measure import Array, Block, Definition, Mask, Measure, Score, Setup, prepare
+from .measure import Array, Block, Definition, Mask, Measure, Score, Setup, prepare, stacked
 
 ORDER = (
     "rmse",
@@ -31,12 +32,10 @@ ORDER = (
     "spectral_correlation",
     "spatial_shift",
 )
-_MODULES = ("pixel", "window", "q2n", "fsim", "issm", "shift")
+_MODULES = ("pixel", "window", "hypercomplex", "fsim", "issm", "shift")
 
 
-@cache
-def catalogue() -> dict[str, Measure]:
-    """All measures by name, in the order in which they are shown."""
+def _load() -> dict[str, Measure]:
     found: dict[str, Measure] = {}
     for name in _MODULES:
         try:
@@ -47,6 +46,14 @@ def catalogue() -> dict[str, Measure]:
             continue
         found.update((measure.name, measure) for measure in getattr(module, "MEASURES", ()))
     return {name: found[name] for name in ORDER if name in found}
+
+
+_CATALOGUE = _load()
+
+
+def catalogue() -> dict[str, Measure]:
+    """All measures by name, in the order in which they are shown."""
+    return dict(_CATALOGUE)
 
 
 def measure(
@@ -71,16 +78,25 @@ def measure(
     for what, value in (("data range", data_range), ("ratio", ratio)):
         if not (math.isfinite(value) and value > 0):
             raise InputError(f"The {what} is {value}; it must be a number above 0.")
-    x, y, valid = prepare(reference, image, mask)
-    bands, height, width = x.shape
+    bands, height, width = stacked(reference, image)[0].shape
     setup = Setup(bands, height, width, float(data_range), definition, float(ratio))
-    whole = Block(x, y, valid, 0, 0, (slice(0, height), slice(0, width)))
-    scores = {}
-    for entry in chosen(names, definition):
-        accumulator = entry.create(setup)
-        accumulator.take(accumulator.observe(whole))
-        scores[entry.name] = accumulator.score()
-    return scores
+    accumulators = {entry.name: entry.create(setup) for entry in chosen(names, definition)}
+    for integers in (True, False):
+        some = [a for a in accumulators.values() if getattr(a, "integers", False) == integers]
+        if some:
+            block = whole_block(reference, image, mask, integers=integers)
+            for accumulator in some:
+                accumulator.take(accumulator.observe(block))
+    return {name: accumulator.score() for name, accumulator in accumulators.items()}
+
+
+def whole_block(reference: Array, image: Array, mask: Mask | None = None, *, integers: bool = False) -> Block:
+    """Both images as one block. ``integers``: for accumulators that work on integers, which are then not copied."""
+    x, y = stacked(reference, image)
+    own = slice(0, x.shape[1]), slice(0, x.shape[2])
+    if integers and mask is None and x.dtype.kind in "ui" and y.dtype.kind in "ui":
+        return Block(x, y, np.broadcast_to(np.ones(x.shape[2], bool), x.shape), 0, 0, own)
+    return Block(*prepare(x, y, mask), 0, 0, own)
 
 
 def rmse(
@@ -184,7 +200,7 @@ def ergas(reference: Array, image: Array, ratio: float = 1.0, mask: Mask | None 
 
 
 def q2n(reference: Array, image: Array, mask: Mask | None = None) -> Score:
-    """Hypercomplex quality index Q2n, 1 for equal images; it has no bands; see `s2sr_qgis.core.similarity.q2n`.
+    """Hypercomplex quality index Q2n, 1 for equal images; it has no bands; see `s2sr_qgis.core.similarity.hypercomplex`.
 
     Garzelli and Nencini 2009, doi:10.1109/LGRS.2009.2022650.
     """
@@ -195,7 +211,8 @@ def spectral_correlation(reference: Array, image: Array, mask: Mask | None = Non
     """Mean over pixels of the Pearson correlation over bands between the two spectra; it has no bands.
 
     A pixel counts when every band does and neither spectrum is flat. NaN for fewer than 3 bands. The spectral
-    correlation mapper of De Carvalho and Meneses 2000, JPL Publication 00-18; unlike the spectral angle it does not see an offset.
+    correlation mapper of De Carvalho and Meneses 2000, JPL Publication 00-18; unlike the spectral angle it does not see
+    an offset.
     """
     return _one("spectral_correlation", reference, image, mask)
 

@@ -1,7 +1,8 @@
 """Measures of pixels and spectra: RMSE, PSNR, SRE, ERGAS, spectral angle and spectral correlation.
 
 All come from sums over pixels, so a block needs no surroundings. Blocks are worked on in pieces that stay in the
-processor's cache. A spectrum counts where all bands do.
+processor's cache; since those are turned to float64 one by one, a block's images may be integers here, too. A spectrum
+counts where all bands do.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 from .measure import Array, Block, Float, Mask, Measure, Score, Setup, averaged
 
-PIECE = 1 << 14
+PIECE = 1 << 15
 """Pixels of a piece, at most, where a row is not longer."""
 
 LEAST_BANDS = 3
@@ -23,6 +24,7 @@ class Errors:
     """Sums over a band's pixels that count: how many, x, and (x - y)²."""
 
     halo = 0
+    integers = True
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -31,13 +33,19 @@ class Errors:
     def observe(self, block: Block) -> Float:
         """The three sums of each band, (3, bands)."""
         sums = np.zeros_like(self.sums)
-        for rows in _pieces(block.own):
+        rows, cols = block.own
+        length = cols.stop - cols.start
+        room = np.empty((2, min(_step(length), rows.stop - rows.start), length))
+        ones = np.ones(room[0].size)
+        for piece in _pieces(block.own):
+            x, difference = room[:, : piece.stop - piece.start]
             for band in range(self.setup.bands):
-                place = band, rows, block.own[1]
-                difference = np.subtract(block.x[place], block.y[place]).ravel()
-                sums[0, band] += np.count_nonzero(block.valid[place])
-                sums[1, band] += block.x[place].sum()
-                sums[2, band] += np.dot(difference, difference)
+                np.copyto(x, block.x[band, piece, cols])
+                np.copyto(difference, block.y[band, piece, cols])
+                difference -= x
+                sums[0, band] += np.count_nonzero(block.valid[band, piece, cols])
+                sums[1, band] += np.dot(x.ravel(), ones[: x.size])
+                sums[2, band] += np.dot(difference.ravel(), difference.ravel())
         return sums
 
     def take(self, part: Float) -> None:
@@ -47,7 +55,8 @@ class Errors:
     def means(self) -> Float:
         """Mean of x and of (x - y)² over each band's pixels, (2, bands); NaN where none counts."""
         count = self.sums[0]
-        return np.divide(self.sums[1:], count, out=np.full((2, len(count)), np.nan), where=count > 0)
+        means: Float = np.divide(self.sums[1:], count, out=np.full((2, len(count)), np.nan), where=count > 0)
+        return means
 
 
 class Rmse(Errors):
@@ -105,6 +114,7 @@ class Spectra:
     """
 
     halo = 0
+    integers = True
     perfect = 0.0
 
     def __init__(self, setup: Setup) -> None:
@@ -120,14 +130,15 @@ class Spectra:
         sums = np.zeros(3)
         for rows in _pieces(block.own):
             place = slice(None), rows, block.own[1]
-            figures, found, empty = self.local(block.x[place], block.y[place])
+            figures, found, empty = self.local(*(np.asarray(z[place], np.float64) for z in (block.x, block.y)))
             valid = block.valid[place]
             if not valid.all():
                 counts = valid.all(axis=0)
                 found &= counts
                 empty &= counts
             number = np.count_nonzero(found)
-            sums += number, float(figures.sum() if number == found.size else figures[found].sum()), empty.sum()
+            total = figures.sum() if number == found.size else figures[found].sum()
+            sums += np.array([number, total, np.count_nonzero(empty)])
         return sums
 
     def take(self, part: Float) -> None:
@@ -147,11 +158,8 @@ class Sam(Spectra):
         """See `Spectra`."""
         xx, yy, cosine = _product(x, x), _product(y, y), _product(x, y)
         lengths = np.sqrt(np.multiply(xx, yy, out=xx), out=xx)
-        found = lengths > 0
-        everywhere = found.all()
-        empty = np.zeros_like(found) if everywhere else ~(x.any(axis=0) | y.any(axis=0))
-        if not everywhere:
-            lengths[~found] = 1.0
+        found, empty = _comparable(lengths, x, y)
+        np.copyto(lengths, 1.0, where=~found)
         cosine /= lengths
         np.clip(cosine, -1.0, 1.0, out=cosine)
         angles = np.arccos(cosine, out=cosine)
@@ -182,9 +190,8 @@ class SpectralCorrelation(Spectra):
         yy = _product(y, y) - sum_y * sum_y / bands
         xy = _product(x, y) - sum_x * sum_y / bands
         lengths = np.sqrt(np.maximum(xx, 0.0) * np.maximum(yy, 0.0))
-        found = lengths > 0
-        empty = np.zeros_like(found) if found.all() else ~(x.any(axis=0) | y.any(axis=0))
-        correlation = np.divide(xy, lengths, out=np.zeros_like(xy), where=found)
+        found, empty = _comparable(lengths, x, y)
+        correlation: Float = np.divide(xy, lengths, out=np.zeros_like(xy), where=found)
         return np.clip(correlation, -1.0, 1.0), found, empty
 
 
@@ -206,6 +213,15 @@ def decibel(signal: Array, noise: Array) -> Float:
     return np.where(np.asarray(noise) == 0, np.inf, ratio)
 
 
+def _comparable(lengths: Float, x: Float, y: Float) -> tuple[Mask, Mask]:
+    """Where the product of two vectors' lengths is not zero, and where both vectors are."""
+    found: Mask = lengths > 0
+    if found.all():
+        return found, ~found
+    empty: Mask = np.logical_not(x.any(axis=0) | y.any(axis=0))
+    return found, empty
+
+
 def _product(x: Float, y: Float) -> Float:
     """Sum over bands of x y."""
     total: Float = x[0] * y[0]
@@ -215,10 +231,15 @@ def _product(x: Float, y: Float) -> Float:
     return total
 
 
+def _step(length: int) -> int:
+    """Rows of that many pixels in a piece."""
+    return max(1, PIECE // max(1, length))
+
+
 def _pieces(own: tuple[slice, slice]) -> Iterator[slice]:
     """Rows of a block's own part, a few at a time."""
     rows, cols = own
-    step = max(1, PIECE // max(1, cols.stop - cols.start))
+    step = _step(cols.stop - cols.start)
     for start in range(rows.start, rows.stop, step):
         yield slice(start, min(start + step, rows.stop))
 
