@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -24,8 +25,7 @@ def show(job: jobs.Job, outputs: dict[str, Any]) -> None:
     console = Console(highlight=False, markup=False)
     if isinstance(job, jobs.EvaluateJob):
         console.print(evaluation_table(outputs, title=f"{job.model} on {job.scene}"))
-        if job.json_file:
-            console.print(f"Figures in {job.json_file}", soft_wrap=True)
+        _show_files(console, {"Figures": job.json_file, "Report": job.report})
     elif isinstance(job, jobs.SimilarityJob) and "measures" in outputs:
         _show_similarity(console, job, outputs)
     elif isinstance(job, jobs.CheckEnvironmentJob):
@@ -80,29 +80,33 @@ def evaluation_table(outputs: Mapping[str, Any], title: str) -> Table:
 
 
 def _show_similarity(console: Console, job: jobs.SimilarityJob, outputs: Mapping[str, Any]) -> None:
-    console.print(similarity_table(outputs, f"{job.image} compared with {job.reference}", console.width))
+    fits = 34 + 10 * len(outputs["bands"]) <= console.width
+    # Lines of their own: the title and the caption of a narrow table would be as narrow.
+    console.print(f"{job.image} compared with {job.reference}", style="italic", soft_wrap=True)
+    console.print(similarity_table(outputs, outputs["bands"] if fits else []))
+    console.print(
+        f"{outputs['pixels']:,} pixels; definition: {outputs['definition']}; data range {outputs['data_range']:g}, "
+        f"from {outputs['data_range_from']}; {outputs['unit']}" + ("" if fits else "; each band: --json, --report"),
+        style="dim",
+        soft_wrap=True,
+    )
     if outputs.get("shift"):
         console.print("Shift onto the reference: {:+.3f} px right, {:+.3f} px down".format(*outputs["shift"]))
     if outputs.get("opensr"):
         console.print()
         _show_lines(console, {"opensr-test": outputs["opensr"]})
-    for what, path in (("Figures", job.json_file), ("Report", job.report), ("Map", job.map)):
+    _show_files(console, {"Figures": job.json_file, "Report": job.report, "Map": job.map})
+
+
+def _show_files(console: Console, files: Mapping[str, Path | None]) -> None:
+    for what, path in files.items():
         if path:
             console.print(f"{what} in {path}", soft_wrap=True)
 
 
-def similarity_table(outputs: Mapping[str, Any], title: str, width: int = 100) -> Table:
-    """The figures of a comparison: a row a measure, of all bands and, where they fit, of each."""
-    bands = outputs["bands"] if 34 + 10 * len(outputs["bands"]) <= width else []
-    caption = (
-        f"{outputs['pixels']:,} pixels; definition: {outputs['definition']}; data range {outputs['data_range']:g}, "
-        f"from {outputs['data_range_from']}; {outputs['unit']}"
-    )
-    if not bands:
-        caption += "; each band's figures are in --json and --report"
-    table = Table(title=title, caption=caption, box=None, header_style="bold", pad_edge=False)
-    table.title_justify = table.caption_justify = "left"
-    table.add_column("", no_wrap=True)
+def similarity_table(outputs: Mapping[str, Any], bands: list[str]) -> Table:
+    """The figures of a comparison: a row a measure, of all bands and of each of these."""
+    table = Table("", box=None, header_style="bold", pad_edge=False)
     for heading in ("all", *bands):
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in outputs["measures"].values():

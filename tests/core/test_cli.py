@@ -30,10 +30,11 @@ COMMANDS = {
     ("export",): jobs.ExportJob,
     ("super-resolve",): jobs.SuperResolveJob,
     ("evaluate",): jobs.EvaluateJob,
+    ("similarity",): jobs.SimilarityJob,
     ("check",): jobs.CheckEnvironmentJob,
 }
-POSITIONAL = {"area", "image", "scenes", "datasets", "run", "scene", "model"}
-RENAMED = {"models": "--model", "json_file": "--json", "network_options": "--network-option"}
+POSITIONAL = {"area", "image", "reference", "scenes", "datasets", "run", "scene", "model"}
+RENAMED = {"models": "--model", "measures": "--measure", "json_file": "--json", "network_options": "--network-option"}
 
 
 class Recorder:
@@ -127,6 +128,20 @@ def test_only_what_is_given_reaches_the_job(recorder: Recorder) -> None:
         ),
         (("export", "r", "-o", "m", "--no-saved-model"), {"run": "r", "output": "m", "saved_model": False}),
         (("evaluate", "m", "s", "--json", "f.json"), {"model": "m", "scene": "s", "json_file": "f.json"}),
+        (
+            ("similarity", "r.tif", "i.tif", "-m", "rmse", "-m", "q2n", "--bands", "B02,2", "--json", "f.json"),
+            {
+                "reference": "r.tif",
+                "image": "i.tif",
+                "measures": ["rmse", "q2n"],
+                "bands": ["B02", "2"],
+                "json_file": "f.json",
+            },
+        ),
+        (
+            ("similarity", "s.SAFE", "i.tif", "--consistency", "--definition", "up42", "--data-range", 4095),
+            {"reference": "s.SAFE", "image": "i.tif", "consistency": True, "definition": "up42", "data_range": 4095.0},
+        ),
         (("check",), {}),
         (
             ("search", "-5.5,40,-5,41", "--start", "2023-06-01", "--end", "2023-06-30", "-o", "f.gpkg", "--best", 1),
@@ -178,6 +193,8 @@ def test_run_takes_json(recorder: Recorder, silent: None, tmp_path: Path) -> Non
         (("train", "d", "-o", "r", "--network-option", "width"), ["KEY=VALUE"]),
         (("train", "--config", "no.yaml"), ["no.yaml", "cannot be read"]),
         (("run", "no.yaml"), ["no.yaml", "cannot be read"]),
+        (("similarity", "a", "b", "-m", "beauty"), ["beauty", "rmse", "spatial_shift"]),
+        (("similarity", "a"), ["IMAGE", "must be given"]),
         (("sing",), ["sing"]),
     ],
 )
@@ -235,15 +252,18 @@ def test_version_is_the_project_s() -> None:
     assert re.search(rf"^version={re.escape(version[1])}$", (ROOT / "metadata.txt").read_text(), flags=re.MULTILINE)
 
 
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize(("command", "word"), [((), "super-resolve"), (("similarity",), "--measure")])
+def test_help_imports_nothing_heavy(command: tuple[str, ...], word: str) -> None:
     code = (
         "import sys\nfrom training_cli.main import app\n"
-        "try: app(['--help'])\nexcept SystemExit: print('MODULES', *{m.partition('.')[0] for m in sys.modules})"
+        "try: app([*sys.argv[1:], '--help'])\n"
+        "except SystemExit: print('MODULES', *{m.partition('.')[0] for m in sys.modules})"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    run = [sys.executable, "-c", code, *command]
+    done = subprocess.run(run, capture_output=True, text=True, check=True, cwd=ROOT)
     heavy = {"numpy", "scipy", "rasterio", "onnxruntime", "tensorflow", "keras", "skimage", "matplotlib", "pystac"}
     assert not heavy & set(done.stdout.partition("MODULES")[2].split())
-    assert "super-resolve" in done.stdout
+    assert word in done.stdout
 
 
 SLOW_JOB = """
@@ -335,6 +355,55 @@ def test_an_evaluation_is_a_table_beside_bicubic(recorder: Recorder) -> None:
     assert ["B12", "35.1", "100.0", "25.50", "25.50", "0.9877", "0.9877", "0.351"] in rows
     assert ["all", "33.0", "100.0", "25.50", "25.50", "1.250", "1.250", "0.9877", "0.9877", "0.330"] in rows
     assert "12,345 pixels" in lines[-1]
+
+
+def similarity(bands: list[str]) -> dict[str, Any]:
+    def entry(title: str, total: float | None, unit: str, own: bool = True, **more: str) -> dict[str, Any]:
+        each = dict.fromkeys(bands, total) if own else None
+        return {"title": title, "total": total, "bands": each, "unit": unit, **more}
+
+    return {
+        **{"bands": bands, "pixels": 12345, "definition": "reference", "unit": "values as stored"},
+        "data_range": 10000.0,
+        "data_range_from": "the bands' scale (0.0001)",
+        "shift": [0.125, -2.0],
+        "measures": {
+            "rmse": entry("RMSE", 123.456, "values as stored"),
+            "psnr": entry("PSNR", None, "dB", note="infinite where the images are equal"),
+            "ssim": entry("SSIM", 0.987654, ""),
+            "sam": entry("SAM", 1.23456, "°", own=False),
+            "uiq": entry("UIQ", None, "", note="not defined where nothing can be measured"),
+        },
+    }
+
+
+def test_a_comparison_is_a_table(recorder: Recorder) -> None:
+    recorder.outputs = similarity(["B02", "B8A"])
+    result = s2sr("similarity", "ref.tif", "img.tif", "--json", "f.json", "--map", "m.tif")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    rows = [line.split() for line in lines]
+    assert lines[0].strip() == "img.tif compared with ref.tif"
+    assert rows[1:7] == [
+        ["all", "B02", "B8A"],
+        ["RMSE", "123.5", "123.5", "123.5"],
+        ["PSNR", "dB", "∞", "∞", "∞"],
+        ["SSIM", "0.9877", "0.9877", "0.9877"],
+        ["SAM", "°", "1.235"],
+        ["UIQ", "–", "–", "–"],
+    ]
+    assert lines[7] == (
+        "12,345 pixels; definition: reference; data range 10000, from the bands' scale (0.0001); values as stored"
+    )
+    shift = "Shift onto the reference: +0.125 px right, -2.000 px down"
+    assert lines[8:] == [shift, "Figures in f.json", "Map in m.tif"]
+
+
+def test_bands_that_do_not_fit_are_left_to_the_files(recorder: Recorder) -> None:
+    recorder.outputs = similarity([f"B{n:02}" for n in range(40)])
+    result = s2sr("similarity", "ref.tif", "img.tif")
+    assert [line.split() for line in result.stdout.splitlines()][1:3] == [["all"], ["RMSE", "123.5"]]
+    assert "--report" in result.stdout
 
 
 def test_training_is_shown_by_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
