@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from PIL import Image
 
 from .histogram import Histogram
 from .measure import Float
-from .page import Picture, address, png
+from .page import Picture, address, composite, png
 from .pictures import Pictures
 
 DIVERGING, SEQUENTIAL, DENSITY = "RdBu_r", "viridis", "magma_r"
@@ -30,8 +31,6 @@ _CELLS = 500_000
 """Cells of all maps of a gallery together, more are joined: bounds the page's size."""
 
 _MODEL, _OTHERS = "#1f5fa8", ("#c2571a", "#5b8c2a", "#7a4fa3")
-_NATURAL = ("B04", "B03", "B02")
-_DPI = 144
 
 Colours = tuple[str, float, float]
 """Name of the colour map, lowest and highest value."""
@@ -39,13 +38,17 @@ Colours = tuple[str, float, float]
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures that belong together, so many beside each other on a wide page, and the bar of their colours."""
+    """Pictures that belong together, so many beside each other on a wide page, and the bar of their colours.
+
+    ``charts``: they have text, so that a narrow page shows them below each other.
+    """
 
     title: str
     text: str
     pictures: list[Picture]
     columns: int
     bar: Picture | None = None
+    charts: bool = False
 
 
 def galleries(names: Sequence[str], all_of: Sequence[Pictures], unit: str) -> Iterator[Gallery]:
@@ -56,35 +59,27 @@ def galleries(names: Sequence[str], all_of: Sequence[Pictures], unit: str) -> It
     squares = [pictures.root_mean_squares() for pictures in all_of]
     labels = [f"{name}: RMS difference" if many else "RMS difference" for name in names]
     yield _maps(
-        "Size of the difference", "Root mean square over the bands.", squares, labels, f"RMS difference{shown}",
+        "Size of the difference", "Root mean square over the bands.", squares, labels, ("RMS difference", unit),
         max(len(names), 2),
     )  # fmt: skip
     signed = [pictures.differences()[index] for index in range(len(first.bands)) for pictures in all_of]
     labels = [f"{band}, {name}" if many else band for band in first.bands for name in names]
     yield _maps(
         "Sign of the difference", "Image minus reference: red where the image is higher, blue where it is lower.",
-        signed, labels, f"difference{shown}", 3 if len(names) == 1 else min(2 * len(names), 4), signed=True,
+        signed, labels, ("difference", unit), 3 if len(names) == 1 else min(2 * len(names), 4), signed=True,
     )  # fmt: skip
     if len(first.bands) > 1:
         angles = [pictures.angles() for pictures in all_of]
         labels = [f"{name}: spectral angle" if many else "Spectral angle" for name in names]
         yield _maps(
             "Spectral angle", "Angle between the spectra of reference and image: a change of colour, not of "
-            "brightness.", angles, labels, "spectral angle (°)", max(len(names), 2),
+            "brightness.", angles, labels, ("spectral angle", "°"), max(len(names), 2),
         )  # fmt: skip
     yield _scatters(names, all_of, shown)
     yield _errors(names, all_of, shown)
 
 
-def composite(bands: Sequence[str]) -> list[int]:
-    """Which bands a picture shows: red, green, blue by name, else the first three, else the first."""
-    names = list(bands)
-    if all(name in names for name in _NATURAL):
-        return [names.index(name) for name in _NATURAL]
-    return [0, 1, 2] if len(names) >= 3 else [0]
-
-
-def stretched(image: Float, ends: Float) -> Float:
+def _stretched(image: Float, ends: Float) -> Float:
     """(bands, h, w) to (h, w, 3) between 0 and 1; ``ends`` (2, bands) are black and full; light grey: no value."""
     known = np.isfinite(image).all(axis=0)
     low, high = ends[..., None, None]
@@ -100,7 +95,7 @@ def _composites(names: Sequence[str], all_of: Sequence[Pictures]) -> Gallery:
     ends = np.percentile(images[0][:, known], (2, 98), axis=1) if known.any() else np.zeros((2, len(bands)))
     step = _step(images)
     pictures = [
-        Picture(_colour_png(stretched(_reduced(image, step), ends)), f"Overview: {title}", title)
+        Picture(_colour_png(_stretched(_reduced(image, step), ends)), f"Overview: {title}", title)
         for title, image in zip(titles, images, strict=True)
     ]
     shown = ", ".join(all_of[0].bands[index] for index in bands)
@@ -110,9 +105,11 @@ def _composites(names: Sequence[str], all_of: Sequence[Pictures]) -> Gallery:
 
 
 def _maps(
-    title: str, text: str, maps: Sequence[Float], labels: Sequence[str], bar: str, columns: int, signed: bool = False
+    title: str, text: str, maps: Sequence[Float], labels: Sequence[str], bar: tuple[str, str], columns: int,
+    signed: bool = False,
 ) -> Gallery:  # fmt: skip
-    """Maps in one scale of colours."""
+    """Maps in one scale of colours. ``bar``: what it shows, and the unit."""
+    what, unit = bar
     values = np.abs(np.concatenate([image[np.isfinite(image)] for image in maps]))
     end = float(np.percentile(values, SHOWN)) if values.size else 0.0
     end = end or (float(values.max()) if values.size else 0.0) or 1.0
@@ -123,9 +120,18 @@ def _maps(
         Picture(_map_png(_reduced(image, step), colours), f"Map, {label}", label)
         for label, image in zip(labels, maps, strict=True)
     ]
-    scale = f"Colours end at {'±' if signed else ''}{end:.3g}, percentile {SHOWN} of all maps here"
+    scale = (
+        f"Colours end at {'±' if signed else ''}{end:.3g}{'' if unit == '°' else ' '}{unit}".rstrip()
+        + f", percentile {SHOWN} of all maps here"
+    )
     scale += f" ({beyond:.1%} lie beyond)." if beyond else "."
-    return Gallery(title, f"{text} {scale} Grey: no value.", pictures, columns, _bar(colours, bar, signed))
+    return Gallery(
+        title,
+        f"{text} {scale} Grey: no value.",
+        pictures,
+        columns,
+        _bar(colours, f"{what} ({unit})" if unit else what, signed),
+    )
 
 
 def _scatters(names: Sequence[str], all_of: Sequence[Pictures], unit: str) -> Gallery:
@@ -135,7 +141,7 @@ def _scatters(names: Sequence[str], all_of: Sequence[Pictures], unit: str) -> Ga
         counted.append((band, shown))
     most = max((int(h.max()) for _, shown in counted for h, _ in shown), default=1)
     for band, shown in counted:
-        figure = Figure(figsize=(2.6 * len(names) + 0.3, 2.7), layout="constrained")
+        figure = Figure(figsize=(2.3 * len(names) + 0.2, 2.4), layout="constrained")
         low = min(float(x[0]) for _, x in shown)
         high = max(float(x[-1]) for _, x in shown)
         for number, (name, (counts, edges)) in enumerate(zip(names, shown, strict=True)):
@@ -147,11 +153,11 @@ def _scatters(names: Sequence[str], all_of: Sequence[Pictures], unit: str) -> Ga
             axes.set(xlim=(low, high), ylim=(low, high), aspect="equal", xlabel=f"reference{unit}")
             axes.set_ylabel("image" if len(names) == 1 else name)
             _small(axes)
-        pictures.append(Picture(png(figure, _DPI), f"Density of pixels, reference against image, {band}", band))
+        pictures.append(Picture(png(figure), f"Density of pixels, reference against image, {band}", band))
     text = "Reference against image: how many pixels have both values, in a logarithmic scale; the line is where both "
     text += "are equal. Axes leave out the rarest 0.1 % of the values at each end."
     bar = _bar((DENSITY, 1, max(most, 2)), "pixels", logarithmic=True)
-    return Gallery("Reference against image", text, pictures, max(4 - len(names), 1), bar)
+    return Gallery("Reference against image", text, pictures, max(4 - len(names), 1), bar, charts=True)
 
 
 def _errors(names: Sequence[str], all_of: Sequence[Pictures], unit: str) -> Gallery:
@@ -159,7 +165,7 @@ def _errors(names: Sequence[str], all_of: Sequence[Pictures], unit: str) -> Gall
     for index, band in enumerate(all_of[0].bands):
         histograms = [pictures_of.errors[index] for pictures_of in all_of]
         reach = max((_reach(histogram) for histogram in histograms), default=1.0)
-        figure = Figure(figsize=(3.1, 2.3), layout="constrained")
+        figure = Figure(figsize=(2.8, 2.1), layout="constrained")
         axes = figure.add_subplot()
         beyond = []
         for number, (name, histogram) in enumerate(zip(names, histograms, strict=True)):
@@ -175,11 +181,11 @@ def _errors(names: Sequence[str], all_of: Sequence[Pictures], unit: str) -> Gall
         axes.set(xlabel=f"image − reference{unit}", ylabel="% of the pixels")
         axes.set_ylim(bottom=0)
         if len(names) > 1:
-            axes.legend(fontsize=7, frameon=False)
+            axes.legend(fontsize=8, frameon=False, handlelength=1.2)
         _small(axes)
         caption = f"{band}; beyond the axis: {', '.join(beyond)}"
-        pictures.append(Picture(png(figure, _DPI), f"Histogram of the error, {band}", caption))
-    return Gallery("Errors", "How often each difference occurs, in bins around zero.", pictures, 3)
+        pictures.append(Picture(png(figure), f"Histogram of the error, {band}", caption))
+    return Gallery("Errors", "How often each difference occurs, in bins around zero.", pictures, 3, charts=True)
 
 
 def _cropped(histogram: Histogram, bins: int = 90) -> tuple[NDArray[np.int64], Float]:
@@ -231,7 +237,7 @@ def _around_zero(histogram: Histogram, reach: float, bins: int = 30) -> tuple[Fl
     groups = (numbers + joined // 2) // joined + bins
     inside = (groups >= 0) & (groups <= 2 * bins)
     counts = np.bincount(groups[inside], histogram.counts[inside], minlength=2 * bins + 1)
-    edges = (np.arange(2 * bins + 2) - bins - 0.5) * joined * width
+    edges: Float = (np.arange(2 * bins + 2) - bins - 0.5) * (joined * width)
     return edges, np.asarray(counts / max(int(histogram.counts.sum()), 1), np.float64)
 
 
@@ -294,19 +300,17 @@ def _bar(colours: Colours, label: str, signed: bool = False, logarithmic: bool =
     figure = Figure(figsize=(3.6, 0.55), layout="constrained")
     axes = figure.add_subplot()
     norm = LogNorm(low, high) if logarithmic else Normalize(low, high)
-    from matplotlib.cm import ScalarMappable
-
     extend = "neither" if logarithmic else "both" if signed else "max"
     bar = figure.colorbar(ScalarMappable(norm, name), cax=axes, orientation="horizontal", extend=extend)
     bar.set_label(label, fontsize=8)
     axes.tick_params(labelsize=7)
-    return Picture(png(figure, _DPI), f"Colours: {label}, {low:.3g} to {high:.3g}")
+    return Picture(png(figure), f"Colours: {label}, {low:.3g} to {high:.3g}")
 
 
 def _small(axes: Any) -> None:
-    axes.tick_params(labelsize=7)
-    axes.xaxis.label.set_size(8)
-    axes.yaxis.label.set_size(8)
+    axes.tick_params(labelsize=8)
+    axes.xaxis.label.set_size(9)
+    axes.yaxis.label.set_size(9)
     axes.locator_params(nbins=4)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FOLDER = Path(__file__).parent
+_NATURAL = ("B04", "B03", "B02")
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,29 @@ def render(template: Path, **values: Any) -> str:
     return environment.get_template(template.name).render(**values)
 
 
-def png(figure: Figure, dpi: float | None = None) -> str:
-    """A figure as the address of a PNG that holds its own bytes."""
+def png(figure: Figure, dpi: float = 144, colours: int | None = 128) -> str:
+    """A figure as the address of a PNG that holds its own bytes; few colours (None: all) keep it small."""
+    import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
 
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
     stream = io.BytesIO()
-    if dpi is not None:
-        figure.set_dpi(dpi)
-    FigureCanvasAgg(figure).print_png(stream)  # type: ignore[no-untyped-call]
+    (picture.quantize(colours) if colours else picture).save(stream, "PNG", optimize=True)
     return address(stream.getvalue(), "image/png")
 
 
 def address(content: bytes, kind: str) -> str:
     """Bytes of a media type as an address."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def composite(bands: Sequence[str]) -> list[int]:
+    """Which bands a picture shows: red, green, blue by name, else the first three, else the first."""
+    names = list(bands)
+    if all(name in names for name in _NATURAL):
+        return [names.index(name) for name in _NATURAL]
+    return [0, 1, 2] if len(names) >= 3 else [0]

@@ -120,9 +120,13 @@ def best(values: Sequence[float], perfect: float) -> int | None:
 
 
 def _plain(value: float) -> str:
-    """A number in the images' unit: four digits that matter, no exponent where it can be done without."""
-    text = f"{value:.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.4g}"
-    return text.replace("-", "−")
+    """A number in the images' unit: four digits that matter, an exponent where it is very large or small."""
+    if math.isnan(value):
+        return "–"
+    if value and not 1e-4 <= abs(value) < 1e7:
+        return f"{value:.3e}".replace("-", "−")
+    digits = 3 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:.{max(digits, 0)}f}".replace("-", "−")
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
@@ -149,7 +153,7 @@ def _totals(report: Report) -> list[dict[str, Any]]:
         rows.append(
             {
                 "title": measure.title,
-                "unit": report.unit if measure.unit == "values" else measure.unit,
+                "unit": _unit(measure, report),
                 "perfect": "∞" if math.isinf(measure.perfect) else f"{measure.perfect:g}",
                 "cells": _cells(values, measure),
             }
@@ -167,7 +171,7 @@ def _table(report: Report, start: int) -> dict[str, Any]:
         known = [values[part].tolist() for values in scores if values is not None]
         if len(known) == len(scores):
             columns = [_cells(values, measure) for values in zip(*known, strict=True)]
-            groups.append({"title": _headed(measure, report.unit), "rows": list(zip(*columns, strict=True))})
+            groups.append({"title": _headed(measure, _unit(measure, report)), "rows": list(zip(*columns, strict=True))})
     means = [("reference", result.means[0]), *((c.name, c.result.means[1]) for c in report.candidates)]
     return {
         "bands": result.bands[part],
@@ -182,8 +186,13 @@ def _cells(values: Sequence[float], measure: Measure) -> list[dict[str, Any]]:
 
 
 def _headed(measure: Measure, unit: str) -> str:
-    shown = unit if measure.unit == "values" else measure.unit
-    return f"{measure.title} ({shown})" if shown else measure.title
+    return f"{measure.title} ({unit})" if unit else measure.title
+
+
+def _unit(measure: Measure, report: Report) -> str:
+    if measure.unit != "values":
+        return measure.unit
+    return "data ranges" if report.candidates[0].result.setup.definition == "up42" else report.unit
 
 
 def _galleries(report: Report, names: list[str], progress: Progress) -> list[Gallery]:
