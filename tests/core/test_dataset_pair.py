@@ -18,13 +18,14 @@ from scipy.ndimage import fourier_shift
 from s2sr_qgis.core.dataset.clouds import fractal
 from s2sr_qgis.core.dataset.pair import PairCheck, PairLimits, check_pair, harmonized, reasons, refuse
 from s2sr_qgis.core.dataset.pair_pictures import shift_map
-from s2sr_qgis.core.dataset.pair_report import composite, write_pair_report
+from s2sr_qgis.core.dataset.pair_report import write_pair_report
 from s2sr_qgis.core.errors import Cancelled, DatasetError, InputError
 from s2sr_qgis.core.jobs import CreateCrossSensorDatasetJob
 from s2sr_qgis.core.progress import Progress
 from s2sr_qgis.core.raster.grid import Grid, Window
 from s2sr_qgis.core.raster.superimpose import superimpose
 from s2sr_qgis.core.similarity import shift as shift_module
+from s2sr_qgis.core.similarity.page import composite
 
 UTM, RATIO, SIDE = CRS.from_epsg(32631), 2, 128
 SLOPES, OFFSETS = (0.5, 2.0), (100.0, -300.0)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ..similarity.page import png
 from .pair_figures import PairCheck
 
 Float = NDArray[np.floating[Any]]
@@ -63,7 +61,7 @@ def shift_map(check: PairCheck) -> str:
         axes.quiverkey(arrows, 0.93, 1.03, key, f"{key:g} low-resolution px", labelpos="W", fontproperties={"size": 9})
         figure.colorbar(arrows, ax=axes, label="correlation of the detail", shrink=0.8)
     axes.set(xlim=(0, check.width), ylim=(check.height, 0), aspect="equal", xlabel="column", ylabel="row")
-    return _png(figure)
+    return png(figure, 100, None)
 
 
 def scatter(check: PairCheck, cells: Float) -> str:
@@ -86,7 +84,7 @@ def scatter(check: PairCheck, cells: Float) -> str:
         axes.set_ylabel("Sentinel-2", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.locator_params(nbins=4)
-    return _png(figure)
+    return png(figure, 100, None)
 
 
 def _triptych(first: Float, second: Float) -> str:
@@ -100,7 +98,7 @@ def _triptych(first: Float, second: Float) -> str:
         axes = figure.add_subplot(1, 3, index + 1)
         axes.imshow(picture, interpolation="nearest" if width < 400 else "antialiased")
         axes.set_axis_off()
-    return _png(figure)
+    return png(figure, 100, None)
 
 
 def _stretched(image: Float) -> Float:
@@ -125,9 +123,3 @@ def _round(value: float) -> float:
     """The largest of 1, 2, 5 times a power of ten that is not above a value."""
     power = 10.0 ** np.floor(np.log10(value))
     return float(max(step for step in (1, 2, 5) if step * power <= value * (1 + 1e-9)) * power)
-
-
-def _png(figure: Figure) -> str:
-    stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(stream)  # type: ignore[no-untyped-call]
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

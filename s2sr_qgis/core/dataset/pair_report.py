@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ from numpy.typing import NDArray
 from ..progress import Progress
 from ..raster.grid import Window
 from ..raster.image import Image
+from ..similarity.page import composite, render
 from .pair_figures import PairCheck, PairLimits, reasons
 from .pair_sums import CELL
 
 _TEMPLATE = Path(__file__).with_name("pair_report.html")
-_NATURAL = ("B04", "B03", "B02")
 _MOST_DETAIL = 1024
 
 
@@ -31,8 +30,6 @@ def write_pair_report(
     title: str = "Report of an image pair",
 ) -> None:
     """Write the report of a check of these two images. Reads one block of each."""
-    from jinja2 import Environment, FileSystemLoader
-
     from . import pair_pictures as pictures
 
     progress = progress or Progress()
@@ -49,10 +46,8 @@ def write_pair_report(
         values["shift_map"] = pictures.shift_map(check)
     if samples is not None and len(samples.cells):
         values["scatter"] = pictures.scatter(check, samples.cells)
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATE.parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template(_TEMPLATE.name).render(
+    page = render(
+        _TEMPLATE,
         title=title,
         subtitle=f"{check.width} × {check.height} low-resolution pixels, ratio {check.ratio}",
         check=check,
@@ -64,14 +59,6 @@ def write_pair_report(
         **values,
     )
     path.write_text(page, encoding="utf-8")
-
-
-def composite(bands: Sequence[str]) -> list[int]:
-    """Which bands a picture shows: red, green, blue by name, else the first three, else the first."""
-    names = list(bands)
-    if all(name in names for name in _NATURAL):
-        return [names.index(name) for name in _NATURAL]
-    return [0, 1, 2] if len(names) >= 3 else [0]
 
 
 def _detail(check: PairCheck, lr: Image, reference: Image, block: Window, shown: list[int]) -> tuple[Any, Any]:
