@@ -18,16 +18,27 @@ from s2sr_qgis.core.errors import Cancelled, OutputError
 from s2sr_qgis.core.progress import Progress
 from s2sr_qgis.core.raster.grid import Window
 from s2sr_qgis.core.similarity.comparison import Comparison, Result, block
-from s2sr_qgis.core.similarity.drawing import Gallery, galleries
+from s2sr_qgis.core.similarity.drawing import galleries
 from s2sr_qgis.core.similarity.histogram import Histogram
 from s2sr_qgis.core.similarity.measure import Block, Setup
-from s2sr_qgis.core.similarity.page import Picture
+from s2sr_qgis.core.similarity.page import Gallery, Picture
 from s2sr_qgis.core.similarity.pictures import MOST_BANDS, Pictures
 from s2sr_qgis.core.similarity.report import Candidate, Report, Section, best, number, write_report
 
 MEASURES = ("rmse", "psnr", "sre", "sam")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 IMAGE = re.compile(r'<img[^>]*?alt="([^"]*)"[^>]*?src="data:image/png;base64,([^"]+)"')
+
+PROBE = """<pre id="probe"></pre><iframe id="frame" src="report.html" width="{width}" height="900" frameborder="0">
+</iframe><script>addEventListener("load", () => {{
+const frame = document.getElementById("frame").contentWindow, page = frame.document;
+const wide = [...page.querySelectorAll("body *")].filter(
+  e => !e.closest(".wide") && e.getBoundingClientRect().right > frame.innerWidth + 1);
+const broken = [...page.images].filter(i => !i.complete || i.naturalWidth < 10);
+document.getElementById("probe").textContent =
+  [frame.innerWidth, page.documentElement.scrollWidth, wide.length, page.images.length, broken.length].join(" ")
+}})</script>"""
+"""Says of the report in a window of this width: how wide it is and needs, what sticks out, pictures, broken ones."""
 
 Pair = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -196,6 +207,18 @@ def test_maps_of_candidates_have_one_scale():
     assert pixels(scaled.pictures[0].address).mean() < pixels(two.pictures[0].address).mean()
 
 
+def test_the_sign_is_shown_for_the_image_to_judge():
+    good, poor = gathered(scene()), gathered(scene(noise=2000))
+    gallery = shown([good, poor], "Sign of the difference")
+    assert "of the first image's maps" in gallery.text
+    first, second = (pixels(gallery.pictures[number].address)[:60, 70:] for number in (0, 1))
+    assert (first[..., 0] > first[..., 2]).mean() > 0.9, "red, though the other's differences are far larger"
+    assert (second[..., 0] > second[..., 2]).mean() < 0.7
+    x, _, valid = scene()
+    perfect = gathered((x, x, valid))
+    assert "of all maps here" in shown([perfect, poor], "Sign of the difference").text
+
+
 def test_one_band_has_no_spectral_angle():
     titles = [gallery.title for gallery in galleries(["way"], [gathered(scene(1))], "")]
     assert "Spectral angle" not in titles
@@ -315,15 +338,9 @@ def test_page_in_a_browser(width, tmp_path):
     """Everything is drawn, pictures too, and nothing is wider than the window."""
     page = report(Candidate("sharpen_20m", compared(scene(6))), Candidate("bicubic", compared(scene(6, noise=200))))
     text = written(page, tmp_path)
-    probe = """<pre id="probe"></pre><script>addEventListener("load", () => {
-    const wide = [...document.querySelectorAll("body *")].filter(
-      e => !e.closest(".wide") && e.getBoundingClientRect().right > innerWidth + 1);
-    const broken = [...document.images].filter(i => !i.complete || i.naturalWidth < 10);
-    document.getElementById("probe").textContent =
-      [innerWidth, document.documentElement.scrollWidth, wide.length, document.images.length, broken.length].join(" ")
-    })</script></body>"""
-    (tmp_path / "probed.html").write_text(text.replace("</body>", probe), encoding="utf-8")
-    found = browse(tmp_path / "probed.html", width, "--dump-dom")
+    # In a frame, since Chromium has no windows narrower than 500 pixels.
+    (tmp_path / "probe.html").write_text(PROBE.format(width=width), encoding="utf-8")
+    found = browse(tmp_path / "probe.html", 1300, "--dump-dom")
     inner, scrolled, wide, images, broken = map(int, re.search(r'id="probe">([\d ]+)<', found)[1].split())
     assert inner == width
     assert scrolled <= inner
@@ -339,6 +356,6 @@ def test_page_in_a_browser(width, tmp_path):
 
 def browse(page: Path, width: int, option: str) -> str:
     """Open a page in a window of this width."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={width},3000"]
-    command = [BROWSER, *options, option, page.as_uri()]
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--allow-file-access-from-files"]
+    command = [BROWSER, *options, f"--window-size={width},3000", option, page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout

@@ -31,6 +31,21 @@ class Picture:
     caption: str = ""
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures that belong together, so many beside each other on a wide page, and the bar of their colours.
+
+    ``charts``: they have text, so that a narrow page shows them below each other.
+    """
+
+    title: str
+    text: str
+    pictures: Sequence[Picture]
+    columns: int
+    bar: Picture | None = None
+    charts: bool = False
+
+
 def render(template: Path, **values: Any) -> str:
     """The page that a Jinja template makes of these values; it may extend ``page.html``. All text is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -53,8 +68,8 @@ def png(figure: Figure, dpi: float = 144, colours: int | None = 128) -> str:
 
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    canvas.draw()  # type: ignore[no-untyped-call]
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])  # type: ignore[no-untyped-call]
     stream = io.BytesIO()
     (picture.quantize(colours) if colours else picture).save(stream, "PNG", optimize=True)
     return address(stream.getvalue(), "image/png")

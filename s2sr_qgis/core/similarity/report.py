@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 from ..progress import Progress
 from ..raster.writer import atomic
 from .measure import Definition, Measure
-from .page import Picture, render
+from .page import Gallery, Picture, render
 
 if TYPE_CHECKING:
     from .comparison import Result
-    from .drawing import Gallery
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 _DECIMALS = {"dB": 2, "°": 3, "px": 3}
@@ -218,4 +217,5 @@ def _shifts(report: Report) -> list[str]:
         f"To lie on the reference, {name} must go {abs(dx):.3f} pixels to the {'right' if dx >= 0 else 'left'} and "
         f"{abs(dy):.3f} {'down' if dy >= 0 else 'up'}."
         for name, (dx, dy) in ((name, shift) for name, shift in found if shift is not None)
+        if math.hypot(dx, dy) >= 0.0005
     ]
