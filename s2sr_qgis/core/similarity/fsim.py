@@ -22,6 +22,7 @@ gradients.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from scipy.ndimage import correlate1d, distance_transform_edt
@@ -101,7 +102,7 @@ class Fsim:
     def score(self) -> Score:
         """See `Accumulator`."""
         scale = 1.0 if self.setup.definition == "up42" else 255 / (self.setup.data_range * self._cell**2)
-        congruency = PhaseCongruency(*self._valid.shape[1:], self.setup.definition)
+        congruency = PhaseCongruency(self._valid.shape[1], self._valid.shape[2], self.setup.definition)
         bands = []
         for x, y, valid in zip(*self._sums, self._valid, strict=True):
             if valid.any():
@@ -148,7 +149,8 @@ def _alike(x: Float, y: Float, constant: float) -> Float:
 def _gradient(image: Float, definition: Definition) -> Float:
     """Length of Scharr's gradient."""
     up42 = definition == "up42"
-    mode, smooth = ("mirror", [3.0, 10.0, 3.0]) if up42 else ("constant", [3 / 16, 10 / 16, 3 / 16])
+    mode: Literal["mirror", "constant"] = "mirror" if up42 else "constant"
+    smooth = np.array([3.0, 10.0, 3.0]) / (1 if up42 else 16)
     parts = []
     for axis in (0, 1):
         slope = correlate1d(image, [-1.0, 0.0, 1.0], axis=axis, mode=mode)

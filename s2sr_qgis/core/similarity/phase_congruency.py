@@ -34,9 +34,10 @@ _STRIP = 2**15
 
 @dataclass
 class _Answers:
-    """What the filters of one orientation give, each (H, W): energy, amplitudes' sum and maximum, and smallest scale's.
+    """What the filters of one orientation give, each (H, W).
 
-    Energy is the sum over scales of A (cos d - |sin d|), d the deviation from the mean phase.
+    ``energy``: sum over scales of A (cos d - |sin d|), A the amplitude and d the deviation from the mean phase.
+    ``amplitude``: sum over scales. ``largest`` and ``finest``: the largest and that of the smallest scale.
     """
 
     energy: Float
@@ -46,11 +47,7 @@ class _Answers:
 
 
 class PhaseCongruency:
-    """Filters for images of one size.
-
-    Calling it with an image and where it counts, float64 and bool (H, W), gives the congruency, (H, W), 0 or more. Only
-    the noise threshold looks at where it counts: fill the rest with something smooth.
-    """
+    """Filters for images of one size."""
 
     def __init__(self, height: int, width: int, definition: Definition) -> None:
         self._up42 = definition == "up42"
@@ -59,23 +56,27 @@ class PhaseCongruency:
         radius = np.hypot(x, y)
         low_pass = 1 / (1 + (radius / _CUTOFF) ** (2 * _SHARPNESS))
         radius[0, 0] = 1
-        self._angle = np.arctan2(-y, x)
-        self._radial = np.empty((SCALES, height, width))
+        self._cosine, self._sine = x / radius, -y / radius
         sigma = _UP42_SIGMA if self._up42 else _REFERENCE_SIGMA
+        self._radial = np.empty((SCALES, height, width))
+        logarithm = np.log(radius * WAVELENGTH)
         for scale, radial in enumerate(self._radial):
-            radial[:] = np.exp(-(np.log(radius * WAVELENGTH * OCTAVE**scale) ** 2) / (2 * np.log(sigma) ** 2))
-            radial *= low_pass
+            radial[:] = low_pass * np.exp(-((logarithm + scale * np.log(OCTAVE)) ** 2) / (2 * np.log(sigma) ** 2))
             radial[0, 0] = 0
 
     def of(self, images: list[Float], valid: Mask) -> list[Float]:
-        """The congruency of each image; two at once share the work on the filters."""
+        """The congruency of each image, (H, W), 0 or more; images given at once share the work on the filters.
+
+        ``images``: (H, W). ``valid``: bool (H, W), some of it True: the noise threshold looks at these pixels alone;
+        give the others a value that makes no edges.
+        """
         # The filters take no notice of the mean; without it, a flat image has no rounding that could look like phase.
         spectra = [fft.fft2(image - image.flat[0]) for image in images]
         energy, amplitude = ([np.zeros(valid.shape) for _ in images] for _ in range(2))
         for orientation in range(self._orientations):
             filters, columns = self._filters(orientation * np.pi / self._orientations)
             for index, spectrum in enumerate(spectra):
-                answers = self._answers(spectrum, filters, columns)
+                answers = self._answers(spectrum[:, columns], filters)
                 if self._up42:
                     energy[index] += _weighted(answers, valid)
                 else:
@@ -87,35 +88,40 @@ class PhaseCongruency:
 
     def _filters(self, angle: float) -> tuple[Float, slice]:
         """The filters of one orientation at the frequencies' columns where they are not zero, and these columns."""
-        distance = np.abs(self._angle - angle)
-        np.minimum(distance, 2 * np.pi - distance, out=distance)
-        if self._up42:
-            spread = (np.cos(np.minimum(distance * (self._orientations / 2), np.pi)) + 1) / 2
+        cosine = self._cosine * np.cos(angle) + self._sine * np.sin(angle)
+        if self._up42:  # (1 + cos 3d) / 2 up to a distance d of 60°
+            spread = np.where(cosine > 0.5, 0.5 + cosine * (2 * cosine * cosine - 1.5), 0.0)
         else:
+            distance = np.arccos(np.clip(cosine, -1, 1))
             spread = np.exp(-(distance**2) / (2 * _REFERENCE_SPREAD**2))
         used = np.flatnonzero(spread.any(axis=0))
-        columns = slice(int(used[0]), int(used[-1]) + 1)
+        columns = slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 1)
         return self._radial[:, :, columns] * spread[:, columns], columns
 
-    def _answers(self, spectrum: Complex, filters: Float, columns: slice) -> _Answers:
-        height, width = spectrum.shape
-        upright = fft.ifft(spectrum[:, columns] * filters, axis=1, overwrite_x=True)
+    def _answers(self, spectrum: Complex, filters: Float) -> _Answers:
+        """``spectrum``, ``filters``: some columns of frequencies that follow each other, (H, n) and (scales, H, n).
+
+        Where these columns begin turns the phase of all scales by the same angle, which none of the answers sees.
+        """
+        height, width = self._sine.shape[0], self._cosine.shape[1]
+        upright = fft.ifft(spectrum * filters, axis=1, overwrite_x=True)
         answers = _Answers(*(np.empty((height, width)) for _ in range(4)))
+        epsilon = _UP42_EPSILON if self._up42 else np.finfo(np.float64).eps
         step = max(1, _STRIP // width)
         for top in range(0, height, step):
-            rows = slice(top, min(top + step, height))
-            padded = np.zeros((SCALES, rows.stop - top, width), np.complex128)
-            padded[:, :, columns] = upright[:, rows]
-            both = fft.ifft(padded, axis=2, overwrite_x=True)
+            rows = slice(top, top + step)
+            both = fft.ifft(upright[:, rows], n=width, axis=2)
             amplitude = np.abs(both)
-            answers.amplitude[rows] = amplitude.sum(axis=0)
-            answers.largest[rows] = amplitude.max(axis=0)
+            np.sum(amplitude, axis=0, out=answers.amplitude[rows])
+            np.max(amplitude, axis=0, out=answers.largest[rows])
             answers.finest[rows] = amplitude[0]
             total = both.sum(axis=0)
-            # No epsilon but phasepack's makes a difference: where the answers cancel, so does their mean phase.
-            length = np.abs(total) + (_UP42_EPSILON if self._up42 else np.finfo(np.float64).eps)
-            both *= np.conj(total / length)
-            answers.energy[rows] = (both.real - np.abs(both.imag)).sum(axis=0)
+            length = np.abs(total)
+            mean = total / (length + epsilon)
+            across = both.real * mean.imag
+            across -= both.imag * mean.real
+            np.abs(across, out=across)
+            answers.energy[rows] = length * (length / (length + epsilon)) - across.sum(axis=0)
         return answers
 
 
