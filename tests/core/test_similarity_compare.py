@@ -328,13 +328,13 @@ def test_scales_bring_both_to_one_unit(images, tmp_path) -> None:
         told = Told()
         done = compare((dn, image), told, measures=["rmse", "sre"])
         assert done["rmse"] == pytest.approx(rmse(*images), rel=1e-5)
-        assert done["unit"] == "the reference's digital numbers (10000 of them are 1)"
+        assert done["unit"] == "digital numbers of the reference (10000 of them are 1)"
         assert (done["data_range"], done["data_range_from"]) == (pytest.approx(10000), "the bands' scale (0.0001)")
     assert "digital numbers" in told.texts["info"][0]
     assert "data range 10000" in told.texts["info"][0]
     back = compare((reflectance, shifted), measures=["rmse"])
     assert back["rmse"] == pytest.approx(rmse(images[1], images[1]), abs=1e-7)
-    assert (back["unit"], back["data_range"]) == ("the reference's values", 1.0)
+    assert (back["unit"], back["data_range"]) == ("values of the reference", 1.0)
     swapped = compare((shifted, dn), measures=["sre"])["sre"]
     mean = images[1].mean(axis=(1, 2))
     errors = np.square(images[0].astype(float) - images[1]).mean(axis=(1, 2))
@@ -430,6 +430,39 @@ def test_a_report_is_written(pair, tmp_path) -> None:
     assert told.artifacts == ["report"]
     for text in ("image.tif", "reference.tif", "B8A", "EPSG:32633", "names of Sentinel-2"):
         assert text in page, text
+
+
+@pytest.fixture
+def three(images, tmp_path) -> tuple[Path, Path, Path]:
+    """Reference and image at 10 m, and what the image would be made from, at 20 m."""
+    half = images[0].reshape(4, 45, 2, 65, 2).mean(axis=(2, 4)).astype(np.uint16)
+    names = ("B05", "B06", "B07", "B8A")
+    reference, image = (write(tmp_path / f"{n}.tif", x, names) for n, x in zip("xy", images, strict=True))
+    return reference, image, write(tmp_path / "source.tif", half, names, transform=place(pixel=20))
+
+
+def test_a_source_adds_the_quantities_of_opensr_test(three, tmp_path) -> None:
+    told = Told()
+    outputs = {"json_file": tmp_path / "o.json", "report": tmp_path / "o.html"}
+    done = compare(three[:2], told, measures=["rmse"], source=str(three[2]), **outputs)
+    assert done["rmse"] == compare(three[:2], measures=["rmse"])["rmse"]
+    shares = [done["opensr"][name] for name in ("hallucination", "omission", "improvement")]
+    assert sum(shares) == pytest.approx(1)
+    assert json.loads((tmp_path / "o.json").read_text())["opensr"] == done["opensr"]
+    page = (tmp_path / "o.html").read_text(encoding="utf-8")
+    assert "Hallucination" in page
+    assert told.percent == 100
+    assert told.artifacts == ["report", "json_file"]
+
+
+def test_consistency_compares_with_the_source(three, tmp_path) -> None:
+    told = Told()
+    pair = three[2], three[1]
+    done = compare(pair, told, measures=["rmse", "uiq"], consistency=True, json_file=tmp_path / "o.json")
+    assert done["bands"] == ["B05", "B06", "B07", "B8A"]
+    assert 0 < done["rmse"] < 500
+    assert json.loads((tmp_path / "o.json").read_text())["measures"] == done["measures"]
+    assert told.percent == 100
 
 
 @pytest.mark.parametrize(

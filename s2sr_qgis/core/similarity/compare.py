@@ -15,7 +15,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from ..errors import OutputError
 from ..jobs import SimilarityJob
-from ..progress import Progress
+from ..progress import Level, Progress
 from ..raster.grid import Window
 from ..raster.writer import FileOptions, OutputBand, RasterWriter, atomic, check_target, write_raster
 from .comparison import BLOCK_UNIT, Comparison, Result, block, blocks, chosen, in_threads
@@ -59,7 +59,10 @@ def compare(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
 def compare_pair(
     pair: Pair, comparison: Comparison, progress: Progress, threads: int | None = None, layer: Layer | None = None
 ) -> Result:
-    """Take every block of a pair into a comparison, and its map into ``layer``. Raises `InputError`, `Cancelled`."""
+    """Take every block of a pair into a comparison, and its map into ``layer``.
+
+    Raises `InputError`, `OutputError`, `Cancelled`.
+    """
     setup = comparison.setup
     halo = max(comparison.halo, layer.halo if layer else 0)
 
@@ -68,7 +71,7 @@ def compare_pair(
         return comparison.observe(part, check), layer.values(part) if layer else None
 
     parts = blocks(setup.height, setup.width, setup.bands, pair.strips)
-    with closing(in_threads(parts, work, progress, threads, (0, 95))) as done:
+    with closing(in_threads(parts, work, progress, threads)) as done:
         for window, (part, values) in done:
             comparison.take(part)
             if layer and values is not None:
@@ -124,6 +127,25 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+class _Share(Progress):
+    """A part of a job's progress, told as if it were the whole."""
+
+    def __init__(self, whole: Progress, start: float, end: float) -> None:
+        self._whole, self._start, self._end = whole, start, end
+
+    def progress(self, percent: float, text: str = "") -> None:
+        """See `Progress`."""
+        self._whole.progress(self._start + (self._end - self._start) * percent / 100, text)
+
+    def log(self, text: str, level: Level = "info") -> None:
+        """See `Progress`."""
+        self._whole.log(text, level)
+
+    def cancelled(self) -> bool:
+        """See `Progress`."""
+        return self._whole.cancelled()
+
+
 def _measured(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
     chosen(job.measures, job.definition)
     with ExitStack() as stack:
@@ -132,7 +154,9 @@ def _measured(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
         setup = Setup(len(pair.bands), grid.height, grid.width, pair.data_range, job.definition, job.ratio)
         comparison = Comparison(job.measures, pair.bands, setup, job.report is not None)
         layer = stack.enter_context(_map(job, pair, setup, progress)) if job.map else None
-        result = compare_pair(pair, comparison, progress, job.threads, layer)
+        middle = 50.0 if job.source else 95.0
+        result = compare_pair(pair, comparison, _Share(progress, 0, middle), job.threads, layer)
+        quantities = _quantities(job, _Share(progress, middle, 95))
     doubts = _doubts(result, pair)
     for text in doubts:
         progress.log(text, "warning")
@@ -145,32 +169,46 @@ def _measured(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
         "unit": pair.unit,
         "bands": list(result.bands),
         "pixels": result.pixels,
-        **figures(result, pair.unit),
+        **figures(result, pair.short_unit),
         "shift": result.shift,
+        **quantities,
     }
     if job.map:
         outputs["map"] = str(job.map)
         progress.artifact("map", str(job.map))
     if job.report:
-        _report(job, pair, result, doubts, progress)
+        _report(job, pair, result, doubts, quantities, progress)
         outputs["report"] = str(job.report)
         progress.artifact("report", str(job.report))
     return outputs
 
 
-def _report(job: SimilarityJob, pair: Pair, result: Result, doubts: list[str], progress: Progress) -> None:
+def _quantities(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
+    if not job.source:
+        return {}
+    from .trust import opensr_quantities
+
+    return {"opensr": opensr_quantities(job, progress)}
+
+
+def _report(
+    job: SimilarityJob, pair: Pair, result: Result, doubts: list[str], quantities: dict[str, Any], progress: Progress
+) -> None:
     from .report import Candidate, Report, write_report
+    from .trust_report import opensr_section
 
     image, reference = Path(job.image).name, Path(job.reference).name
     facts = [("Reference", job.reference), ("Image", job.image), ("Grid", described(pair.grid))]
-    facts += [(name, value) for name, value in (("Mask", job.mask), ("Resampled", pair.resampled)) if value]
+    more = (("Mask", job.mask), ("Resampled", pair.resampled), ("Values", pair.unit))
+    facts += [(name, value) for name, value in more if value]
     page = Report(
         title=f"{image} compared with {reference}",
         facts=facts,
         candidates=[Candidate(image, result)],
         data_range_source=pair.range_from,
-        unit=pair.unit,
+        unit=pair.short_unit.replace("values", ""),
         warnings=[*pair.warnings, *doubts],
+        sections=[opensr_section(each) for each in quantities.values()],
     )
     write_report(page, job.report or Path(), progress)
 

@@ -84,19 +84,20 @@ class Pair:
         mask: an image of one band there, or None.
         bands: their names.
         gains: factor and summand of each band, (2, bands, 1, 1) of each image: value = factor x pixel + summand.
-        unit: what a difference of 1 means.
+        unit, short_unit: of the values, in words, and ``DN`` or ``values``.
         data_range, range_from: largest minus smallest value that the images can have in that unit, and who says so.
         strips: whether a file is stored row by row.
         resampled: how the image came to the reference's grid; empty where it lies there.
         warnings: what the user was told.
     """
 
-    reference: Image
+    reference: Raster
     image: Image
     mask: Image | None
     bands: list[str]
     gains: tuple[Float, Float]
     unit: str
+    short_unit: str
     data_range: float
     range_from: str
     strips: bool
@@ -119,8 +120,9 @@ class Pair:
         if self.mask is not None:
             pixels = self.mask.read(window)
             valid &= valid_pixels(pixels, self.mask.nodata) & (pixels != 0)
-        for numbers in values:
-            numbers[~valid] = 0.0
+        if not valid.all():
+            for numbers in values:
+                numbers[~valid] = 0.0
         return values[0], values[1], valid
 
 
@@ -148,12 +150,13 @@ def open_pair(job: SimilarityJob, progress: Progress) -> Iterator[Pair]:
         aligned = _aligned(reference, image, job)
         for text in warnings:
             progress.log(text, "warning")
-        progress.log(f"Unit of RMSE: {unit}; data range {data_range:g}, from {source}.")
+        rmse = unit if job.definition == "reference" else "data ranges"
+        progress.log(f"Unit of RMSE: {rmse}; data range {data_range:g}, from {source}.")
         resampled = "" if aligned is image else f"{job.resample}, from {described(image.grid)}"
         strips = reference.strips or image.strips
         yield Pair(
-            reference, aligned, mask, reference.bands, gains, unit, data_range, source, strips, resampled,
-            tuple(warnings),
+            reference, aligned, mask, reference.bands, gains, unit,
+            "values" if reference.dtype.kind == "f" else "DN", data_range, source, strips, resampled, tuple(warnings),
         )  # fmt: skip
 
 
@@ -192,9 +195,9 @@ def units(reference: Raster, image: Raster) -> tuple[tuple[Float, Float], str]:
     unit = "values as stored"
     scales = set(reference.scale.tolist())
     if len(scales) == 1 and (scale := scales.pop()) not in (0, 1):
-        unit = f"the reference's digital numbers ({1 / scale:g} of them are 1)"
+        unit = f"digital numbers of the reference ({1 / scale:g} of them are 1)"
     elif both and reference.dtype.kind == "f":
-        unit = "the reference's values" if (y != x).any() else unit
+        unit = "values of the reference" if (y != x).any() else unit
     return (x[..., None, None], y[..., None, None]), unit
 
 
