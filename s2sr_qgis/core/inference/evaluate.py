@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,18 @@ from ..errors import InputError, ModelError
 from ..jobs import EvaluateJob
 from ..progress import Progress
 from ..raster.degradation import degradation_radius, degrade
-from ..raster.grid import Window
+from ..raster.grid import Grid, Window
 from ..raster.resample import upsample
 from ..raster.tiles import crop, fill
 from ..raster.writer import atomic, check_target
 from ..scene import Scene, open_scene
-from ..similarity import AngleSums, ErrorSums, QualitySums
-from ..similarity.metrics import UIQ_WINDOW
-from .card import read_card
+from ..similarity.compare import plain
+from ..similarity.comparison import Comparison, Result
+from ..similarity.measure import BLOCK_STEP, Block, Setup
+from ..similarity.rasters import described
+from ..similarity.report import Candidate, Report, write_report
+from ..similarity.window import SSIM_WINDOW
+from .card import ModelCard, read_card
 from .model import REACH, Model, check_bands, find_model, load_model
 from .selection import check_level
 
@@ -40,6 +45,15 @@ DN = 1e4
 BLOCK = 1920
 """Side of a block in 10 m pixels: bounds the memory, does not change the figures."""
 
+LEAST = SSIM_WINDOW["reference"]
+"""Pixels to compare along each side: the largest of the measures' windows."""
+
+MEASURES: Sequence[str] = ()
+"""Of the catalogue, by name; none: all."""
+
+WAYS = ("model", "bicubic")
+"""What is compared with the original bands, as in the figures."""
+
 CACHE = 256 * 2**20
 """Bytes that GDAL may keep of what it has read; its own bound is a share of the machine's memory."""
 
@@ -50,14 +64,15 @@ SPLINE_REACH = 12
 def evaluate(job: EvaluateJob, progress: Progress) -> dict[str, Any]:
     """Score a model on a scene, and bicubic interpolation beside it.
 
-    Returns ``bands``: for each band, and ``mean``: over the bands, the figures ``rmse`` (DN, that is reflectance x
-    10000), ``sre`` (dB), ``uiq`` and, for the mean, ``sam`` (degrees), each for ``model`` and ``bicubic``, and
-    ``ratio`` of the two RMSE; ``rmse``, ``rmse_bicubic`` and ``ratio`` of the mean again; ``pixels`` compared, and what
-    was compared. Where a band has nodata or is saturated, the pixel and those degraded with it do not count.
+    Returns ``bands``: for each band, and ``mean``: for all together, the measures of the catalogue in their reference
+    definitions, such as ``rmse`` (DN, that is reflectance x 10000), ``sre`` (dB), ``uiq`` and, for all together,
+    ``sam`` (degrees), each for ``model`` and ``bicubic``, and ``ratio`` of the two RMSE; ``rmse``, ``rmse_bicubic`` and
+    ``ratio`` of the mean again; ``pixels`` compared, and what was compared. A figure that is infinite or that nothing
+    can tell is None. Where a band has nodata or is saturated, the pixel and those degraded with it do not count.
     Raises `InputError`, `ModelError`, `OutputError`, `MissingPackageError`, `Cancelled`.
     """
-    if job.json_file:
-        check_target(job.json_file.expanduser().absolute())
+    for path in filter(None, (job.json_file, job.report)):
+        check_target(path.expanduser().absolute())
     folder = find_model(job.model)
     card = read_card(folder)
     if card.task == "cross-sensor":
@@ -74,13 +89,8 @@ def evaluate(job: EvaluateJob, progress: Progress) -> dict[str, Any]:
         check_level(card, scene.level, job.allow_other_level, progress)
         model = load_model(folder, job.device, job.threads, job.precision)
         protocol = _Protocol(scene, model, job)
-        blocks = protocol.blocks()
-        by_model, by_bicubic = _Sums(), _Sums()
-        for number, block in enumerate(blocks):
-            progress.check()
-            progress.progress(98 * number / len(blocks), f"Block {number + 1} of {len(blocks)}")
-            protocol.compare(block, by_model, by_bicubic)
-    result = {
+        results = protocol.results(job, progress)
+    outputs = {
         "model": card.name,
         "scene": scene.name,
         "level": scene.level,
@@ -90,44 +100,23 @@ def evaluate(job: EvaluateJob, progress: Progress) -> dict[str, Any]:
         "border": job.border,
         "device": model.device,
         "precision": model.precision,
-        **_figures(card.output_bands, by_model, by_bicubic),
+        **_figures(results),
     }
     progress.log(
-        f"{card.name} on {scene.name}: RMSE {result['rmse']:.1f} DN, bicubic {result['rmse_bicubic']:.1f} DN, "
-        f"ratio {result['ratio']:.3f}"
+        f"{card.name} on {scene.name}: RMSE {outputs['rmse']:.1f} DN, bicubic {outputs['rmse_bicubic']:.1f} DN, "
+        f"ratio {outputs['ratio']:.3f}"
     )
+    figures: dict[str, Any] = plain(outputs)
+    if job.report:
+        write_report(_report(job, card, scene, protocol, results), job.report, progress)
+        figures["report"] = str(job.report)
+        progress.artifact("report", str(job.report))
     if job.json_file:
         with atomic(job.json_file) as temporary:
-            temporary.write_text(json.dumps(_plain(result), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         progress.artifact("json_file", str(job.json_file))
     progress.progress(100, "Done")
-    return result
-
-
-@dataclass
-class _Sums:
-    """The metrics of one way of sharpening."""
-
-    errors: ErrorSums = field(default_factory=ErrorSums)
-    angles: AngleSums = field(default_factory=AngleSums)
-    quality: QualitySums = field(default_factory=QualitySums)
-
-    def add(self, reference: Float, image: Float, mask: Mask, own: Window) -> None:
-        """Take in a block with the pixels of the next ones that its windows reach into; ``own`` is its own part."""
-        part = np.s_[..., : own.height, : own.width]
-        self.errors.add(reference[part], image[part], mask[part])
-        self.angles.add(reference[part], image[part], mask[part])
-        if min(mask.shape) >= UIQ_WINDOW:
-            self.quality.add(reference, image, mask)
-
-    def figures(self, bands: list[str]) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-        """Of each band, and of all together."""
-        rmse, sre, uiq = self.errors.rmse(), self.errors.sre(), self.quality.uiq()
-        each = {
-            band: {"rmse": float(rmse.bands[i]), "sre": float(sre.bands[i]), "uiq": float(uiq.bands[i])}
-            for i, band in enumerate(bands)
-        }
-        return each, {"rmse": rmse.total, "sre": sre.total, "sam": self.angles.sam(), "uiq": uiq.total}
+    return figures
 
 
 class _Protocol:
@@ -145,29 +134,59 @@ class _Protocol:
         width, height = (side // (self.factor * coarsest) * coarsest for side in (area.width, area.height))
         self.area, self.whole = area, Window(0, 0, width, height)
         self.inner = self.whole.grown(-job.border)
-        if min(self.inner.shape) < UIQ_WINDOW:
+        if min(self.inner.shape) < LEAST:
             raise InputError(
                 f"{scene.name} gives {width} x {height} pixels to compare, too few with a border of {job.border} "
-                f"and windows of {UIQ_WINDOW} x {UIQ_WINDOW}; choose a larger scene or region, or a smaller border."
+                f"and windows of {LEAST} x {LEAST}; choose a larger scene or region, or a smaller border."
             )
         self.unit = math.lcm(coarsest, model.multiple)
         blur = math.ceil(degradation_radius(self.factor, self.sigma) / self.factor) * coarsest
         self.halo = max(model.halo, SPLINE_REACH * self.factor) + blur
 
-    def blocks(self) -> list[Window]:
+    @property
+    def grid(self) -> Grid:
+        """Of the compared pixels."""
+        return self.scene.grid.crop(self.area).coarser(self.factor).crop(self.inner)
+
+    def results(self, job: EvaluateJob, progress: Progress) -> tuple[Result, Result]:
+        """What the comparisons of the model and of bicubic interpolation find."""
+        bands = self.model.card.output_bands
+        setup = Setup(len(bands), self.inner.height, self.inner.width, DN, ratio=self.factor)
+        comparisons = [Comparison(MEASURES, bands, setup, job.report is not None) for _ in WAYS]
+        blocks, pixels = self._blocks(), 0
+        with ThreadPoolExecutor(min(job.threads or len(WAYS), len(WAYS))) as executor:
+            for number, own in enumerate(blocks):
+                progress.check()
+                progress.progress(95 * number / len(blocks), f"Block {number + 1} of {len(blocks)}")
+                pairs = self._pairs(own, comparisons[0].halo)
+                pixels += int(pairs[0].valid[0][pairs[0].own].sum())
+                parts = [
+                    executor.submit(comparison.observe, pair, progress.check)
+                    for comparison, pair in zip(comparisons, pairs, strict=True)
+                ]
+                for comparison, part in zip(comparisons, parts, strict=True):
+                    comparison.take(part.result())
+        if not pixels:
+            raise InputError("No pixel can be compared: every one has nodata or is saturated in one of the bands.")
+        progress.progress(95, "Measures of the whole image")
+        return comparisons[0].result(), comparisons[1].result()
+
+    def _blocks(self) -> list[Window]:
         """The parts of the compared pixels, row by row."""
-        inner, side = self.inner, max(BLOCK // self.factor // self.unit, 1) * self.unit
+        inner, side = self.inner, max(BLOCK // self.factor // BLOCK_STEP, 1) * BLOCK_STEP
         return [
             Window(col, row, side, side).clipped(inner.col + inner.width, inner.row + inner.height)
             for row in range(inner.row, inner.row + inner.height, side)
             for col in range(inner.col, inner.col + inner.width, side)
         ]
 
-    def compare(self, own: Window, by_model: _Sums, by_bicubic: _Sums) -> None:
-        """Add a block's figures."""
-        more = UIQ_WINDOW - 1
-        right, bottom = self.inner.col + self.inner.width, self.inner.row + self.inner.height
-        block = Window(own.col, own.row, own.width + more, own.height + more).clipped(right, bottom)
+    def _pairs(self, own: Window, halo: int) -> list[Block]:
+        """A block of the original bands in DN with the model's image, and with bicubic interpolation."""
+        inner = self.inner
+        left, top = max(own.col - halo, inner.col), max(own.row - halo, inner.row)
+        right = min(own.col + own.width + halo, inner.col + inner.width)
+        bottom = min(own.row + own.height + halo, inner.row + inner.height)
+        block = Window(left, top, right - left, bottom - top)
         seen = self._around(block, self.halo)
         reference, low, mask = self._degraded(seen)
         if not mask.all():  # filling looks further than the network
@@ -179,10 +198,16 @@ class _Protocol:
             band: upsample(fill(*low[band], REACH / self.model.factor(band)), self.model.factor(band), "bicubic")
             for band in bands
         }
-        images = [np.stack([crop(x[band], seen, block) for band in bands]) * DN for x in (reference, sharp, smooth)]
         counts = crop(mask, seen, block)
-        by_model.add(images[0], images[1], counts, own)
-        by_bicubic.add(images[0], images[2], counts, own)
+        x, *images = (
+            np.stack([np.where(counts, crop(image[band], seen, block) * DN, 0).astype(np.float64) for band in bands])
+            for image in (reference, sharp, smooth)
+        )
+        valid = counts[np.newaxis].repeat(len(bands), axis=0)
+        rows, cols = (slice(start, start + length) for start, length in (
+            (own.row - block.row, own.height), (own.col - block.col, own.width)
+        ))  # fmt: skip
+        return [Block(x, y, valid, block.row - inner.row, block.col - inner.col, (rows, cols)) for y in images]
 
     def _around(self, block: Window, halo: int) -> Window:
         """The window to degrade: the block with its halo, on whole pixels of every degraded band."""
@@ -213,35 +238,47 @@ class _Protocol:
         return {band: pixels.data[band] for band in card.output_bands}, low, mask
 
 
-def _figures(bands: list[str], by_model: _Sums, by_bicubic: _Sums) -> dict[str, Any]:
-    each, mean = by_model.figures(bands)
-    each_bicubic, mean_bicubic = by_bicubic.figures(bands)
-    pixels = int(np.max(by_model.errors.count))
-    if not pixels:
-        raise InputError("No pixel can be compared: every one has nodata or is saturated in one of the bands.")
+def _figures(results: Sequence[Result]) -> dict[str, Any]:
+    """Every score of each band and of all together, by way."""
+    first = results[0]
+    each: dict[str, dict[str, Any]] = {band: {way: {} for way in WAYS} for band in first.bands}
+    mean: dict[str, Any] = {way: {} for way in WAYS}
+    for way, result in zip(WAYS, results, strict=True):
+        for name, score in result.scores.items():
+            mean[way][name] = float(score.total)
+            for band, value in zip(result.bands, [] if score.bands is None else score.bands, strict=False):
+                each[band][way][name] = float(value)
+    for row in (*each.values(), mean):
+        rmse, bicubic = (row[way]["rmse"] for way in WAYS)
+        row["ratio"] = rmse / bicubic if bicubic else math.nan
     return {
-        "pixels": pixels,
-        "bands": {
-            band: {
-                "model": each[band],
-                "bicubic": each_bicubic[band],
-                "ratio": _ratio(each[band]["rmse"], each_bicubic[band]["rmse"]),
-            }
-            for band in bands
-        },
-        "mean": {"model": mean, "bicubic": mean_bicubic, "ratio": _ratio(mean["rmse"], mean_bicubic["rmse"])},
-        "rmse": mean["rmse"],
-        "rmse_bicubic": mean_bicubic["rmse"],
-        "ratio": _ratio(mean["rmse"], mean_bicubic["rmse"]),
+        "pixels": first.pixels,
+        "bands": each,
+        "mean": mean,
+        "rmse": mean["model"]["rmse"],
+        "rmse_bicubic": mean["bicubic"]["rmse"],
+        "ratio": mean["ratio"],
     }
 
 
-def _ratio(rmse: float, bicubic: float) -> float:
-    return rmse / bicubic if bicubic else math.nan
-
-
-def _plain(value: Any) -> Any:
-    """The same figures as JSON can hold them: no infinity, no NaN."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _report(job: EvaluateJob, card: ModelCard, scene: Scene, protocol: _Protocol, results: Sequence[Result]) -> Report:
+    facts = [
+        ("Scene", f"{scene.name}, {scene.level}" if scene.level else scene.name),
+        ("Model", f"{card.name}: {card.title}"),
+        ("Reference", f"the scene's own bands at {protocol.grid.spacing:g} m"),
+        (
+            "Images",
+            f"every band blurred (Gaussian of {protocol.sigma:.3g} fine pixels) and reduced {protocol.factor} times, "
+            "then brought back by the model, and by bicubic interpolation (Wald's protocol)",
+        ),
+        ("Grid", described(protocol.grid)),
+        ("Border left out", f"{job.border} pixels"),
+    ]
+    return Report(
+        title=f"{card.name} on {scene.name}",
+        facts=facts,
+        candidates=[Candidate(name, result) for name, result in zip((card.name, "bicubic"), results, strict=True)],
+        data_range_source="reflectance 1",
+        unit="DN",
+        warnings=scene.warnings,
+    )
