@@ -200,7 +200,8 @@ def ergas(reference: Array, image: Array, ratio: float = 1.0, mask: Mask | None 
 
 
 def q2n(reference: Array, image: Array, mask: Mask | None = None) -> Score:
-    """Hypercomplex quality index Q2n, 1 for equal images; it has no bands; see `s2sr_qgis.core.similarity.hypercomplex`.
+    """Hypercomplex quality index Q2n, 1 for equal images; it has no bands; see
+    `s2sr_qgis.core.similarity.hypercomplex`.
 
     Garzelli and Nencini 2009, doi:10.1109/LGRS.2009.2022650.
     """

@@ -13,7 +13,7 @@ import numpy as np
 
 from .measure import Array, Block, Float, Mask, Measure, Score, Setup, averaged
 
-PIECE = 1 << 15
+ERROR_PIECE, SPECTRA_PIECE = 1 << 16, 1 << 14
 """Pixels of a piece, at most, where a row is not longer."""
 
 LEAST_BANDS = 3
@@ -35,15 +35,16 @@ class Errors:
         sums = np.zeros_like(self.sums)
         rows, cols = block.own
         length = cols.stop - cols.start
-        room = np.empty((2, min(_step(length), rows.stop - rows.start), length))
+        room = np.empty((2, min(_step(length, ERROR_PIECE), rows.stop - rows.start), length))
         ones = np.ones(room[0].size)
-        for piece in _pieces(block.own):
+        for piece in _pieces(block.own, ERROR_PIECE):
             x, difference = room[:, : piece.stop - piece.start]
+            valid = block.valid[:, piece, cols]
+            sums[0] += x.size if valid.all() else np.count_nonzero(valid, axis=(1, 2))
             for band in range(self.setup.bands):
                 np.copyto(x, block.x[band, piece, cols])
                 np.copyto(difference, block.y[band, piece, cols])
                 difference -= x
-                sums[0, band] += np.count_nonzero(block.valid[band, piece, cols])
                 sums[1, band] += np.dot(x.ravel(), ones[: x.size])
                 sums[2, band] += np.dot(difference.ravel(), difference.ravel())
         return sums
@@ -128,7 +129,7 @@ class Spectra:
     def observe(self, block: Block) -> Float:
         """How many pixels count, the sum of their figures, and how many have nothing to compare."""
         sums = np.zeros(3)
-        for rows in _pieces(block.own):
+        for rows in _pieces(block.own, SPECTRA_PIECE):
             place = slice(None), rows, block.own[1]
             figures, found, empty = self.local(*(np.asarray(z[place], np.float64) for z in (block.x, block.y)))
             valid = block.valid[place]
@@ -200,7 +201,7 @@ def angle_map(x: Float, y: Float, valid: Mask) -> Float:
     bands, height, width = x.shape
     angles = np.empty((height, width))
     sam = Sam(Setup(bands, height, width, data_range=1.0))
-    for rows in _pieces((slice(0, height), slice(0, width))):
+    for rows in _pieces((slice(0, height), slice(0, width)), SPECTRA_PIECE):
         figures, found, _ = sam.local(x[:, rows], y[:, rows])
         angles[rows] = np.where(found & valid[:, rows].all(axis=0), figures, np.nan)
     return angles
@@ -231,15 +232,15 @@ def _product(x: Float, y: Float) -> Float:
     return total
 
 
-def _step(length: int) -> int:
-    """Rows of that many pixels in a piece."""
-    return max(1, PIECE // max(1, length))
+def _step(length: int, pixels: int) -> int:
+    """Rows of that length in a piece of so many pixels."""
+    return max(1, pixels // max(1, length))
 
 
-def _pieces(own: tuple[slice, slice]) -> Iterator[slice]:
+def _pieces(own: tuple[slice, slice], pixels: int) -> Iterator[slice]:
     """Rows of a block's own part, a few at a time."""
     rows, cols = own
-    step = _step(cols.stop - cols.start)
+    step = _step(cols.stop - cols.start, pixels)
     for start in range(rows.start, rows.stop, step):
         yield slice(start, min(start + step, rows.stop))
 
