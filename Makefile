@@ -1,7 +1,8 @@
 # s2sr. `make demo` and `make test` do all the set-up themselves; a second call costs seconds.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup system demo test test-all test-otb lint check-core check-qgis bench models package check-package install clean
+.PHONY: help setup system demo test test-all test-otb test-similarity lint check-core check-qgis check-similarity \
+  bench bench-similarity models package check-package install clean
 
 PYTHON ?= python3
 QGIS_PYTHON ?= /usr/bin/python3
@@ -10,6 +11,9 @@ PROFILE ?= $(HOME)/.local/share/QGIS/QGIS3/profiles/default
 DATA ?= ../shared/data
 MARKERS ?= not slow
 BIN := .venv/bin
+SIMILARITY_PIP = .venv-similarity/bin/python -m pip install -q --disable-pip-version-check
+TORCH = torch==2.13.0$(if $(filter Linux,$(shell uname)),+cpu)
+TORCH_PEERS = piq==0.8.0 opensr-test==1.3.3 satalign==0.1.17 mpltern==1.0.5
 QGIS_ENV = QT_QPA_PLATFORM=offscreen S2SR_PYTHON="$(CURDIR)/$(BIN)/python"
 
 help:  ## list the targets
@@ -44,6 +48,22 @@ system:
 	@.venv-otb/bin/python -m pip install -q --disable-pip-version-check 'numpy>=1.26,<2' 'pyotb>=2.2,<3' 'rasterio>=1.4,<2' 'scipy>=1.11,<2' 'pytest>=8,<10' 'pytest-timeout>=2.3,<3'
 	@touch $@
 
+# image-similarity-measures asks for an OpenCV with windows, NumPy 1 and a scikit-image that ends at Python 3.11.
+.venv-similarity/.done: tests/similarity/requirements.txt
+	@echo "s2sr: the environment of the peers of the similarity measures, .venv-similarity ..."
+	@$(PYTHON) -m venv .venv-similarity
+	@$(SIMILARITY_PIP) --only-binary numpy,scipy,scikit-image -r tests/similarity/requirements.txt
+	@$(SIMILARITY_PIP) --no-deps image-similarity-measures==0.3.6
+	@touch $@
+
+# PyPI has PyTorch for Linux with CUDA only (3 GB), so where PyTorch's own index is out of reach its tests are skipped.
+.venv-similarity/.torch: tests/similarity/requirements-torch.txt .venv-similarity/.done
+	@echo "s2sr: PyTorch and its measures, .venv-similarity ..."
+	@$(SIMILARITY_PIP) --no-deps --extra-index-url https://download.pytorch.org/whl/cpu $(TORCH) \
+	  && $(SIMILARITY_PIP) $(TORCH) -r tests/similarity/requirements.txt -r tests/similarity/requirements-torch.txt \
+	  && $(SIMILARITY_PIP) --no-deps $(TORCH_PEERS) \
+	  && touch $@ || echo "s2sr: PyTorch cannot be installed here; the tests that need it are skipped"
+
 setup: .venv/.train .venv-qgis/.done  ## everything that the tests and a training need
 
 demo: .venv/.base  ## super-resolve the sample with QGIS, compare, write demo/
@@ -63,10 +83,20 @@ check-core: .venv/.train
 check-qgis: .venv/.train .venv-qgis/.done
 	$(QGIS_ENV) .venv-qgis/bin/python -m pytest -q -m "$(MARKERS)" tests/qgis tests/e2e
 
-test: check-core check-qgis  ## style, types and all tests but the slow ones
+check-similarity:
+	@if $(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 12))'; then \
+	  $(MAKE) -s .venv-similarity/.done && .venv-similarity/bin/python -m pytest -q tests/similarity; \
+	else echo "s2sr: image-similarity-measures 0.3.6 needs Python 3.10 or 3.11; tests/similarity is left out"; fi
+
+test: check-core check-qgis check-similarity  ## style, types and all tests but the slow ones
 
 test-all: MARKERS = slow or not slow
-test-all: check-core check-qgis  ## the slow tests too
+test-all: check-core check-qgis test-similarity  ## the slow tests too, and those against PyTorch's measures
+
+test-similarity:  ## similarity measures against image-similarity-measures, sewar, piq, torchmetrics, opensr-test
+	@$(MAKE) -s .venv-similarity/.done
+	@$(MAKE) -s .venv-similarity/.torch
+	.venv-similarity/bin/python -m pytest -q tests/similarity
 
 test-otb:  ## native engines against real Orfeo ToolBox, installed and built once (Debian 12)
 	@OTB_PYTHON="$(OTB_PYTHON)" sh tools/setup_otb.sh
@@ -75,6 +105,9 @@ test-otb:  ## native engines against real Orfeo ToolBox, installed and built onc
 
 bench: .venv/.train  ## measure speed and accuracy; DATA=folder of the test scenes
 	$(BIN)/python benchmarks/run.py --data "$(DATA)"
+
+bench-similarity: .venv-similarity/.done  ## measure the similarity measures beside image-similarity-measures
+	.venv-similarity/bin/python benchmarks/similarity.py
 
 models: .venv/.train  ## train the bundled models again; DATA=folder of the scenes, WEIGHTS=published weights
 	$(BIN)/python tools/train_models.py --data "$(DATA)" $(if $(WEIGHTS),--weights "$(WEIGHTS)")
@@ -89,4 +122,4 @@ install: package  ## install the plugin into PROFILE of QGIS
 	@$(PYTHON) tools/package.py install --profile "$(PROFILE)"
 
 clean:  ## remove environments, builds and the demo's results
-	rm -rf .venv .venv-qgis .venv-otb build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-qgis .venv-otb .venv-similarity build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache
