@@ -7,7 +7,7 @@ from qgis.core import QgsProcessingOutputNumber, QgsProcessingParameterFileDesti
 from ..runner.text import tr
 from .base import S2SRAlgorithm
 from .checks import bundled_models, filled, model_problem, output_problem, scene_problem
-from .report import write_report
+from .imagesimilarity import MEASURES, measure_title
 
 
 class EvaluateModel(S2SRAlgorithm):
@@ -16,15 +16,16 @@ class EvaluateModel(S2SRAlgorithm):
     GROUP = "Inference"
     SUMMARY = "Scores a sharpening model on a real scene by Wald's protocol."
     HELP = (
-        "Degrades the scene, sharpens it back and compares the result with the original bands. For each band, and over "
-        "all of them: RMSE (digital numbers, 10000 being reflectance 1; less is better), SRE (signal to reconstruction "
-        "error, dB; more is better), SAM (spectral angle, degrees; less is better) and UIQ (universal image quality; 1 "
-        "is perfect), with bicubic interpolation beside them."
+        "Degrades the scene, sharpens it back and compares the result with the original bands, beside bicubic "
+        "interpolation. Less is better of RMSE (digital numbers, 10000 being reflectance 1), SAM (spectral angle, "
+        "degrees), ERGAS and the spatial shift (pixels); more is better of PSNR and SRE (dB), SSIM, FSIM, ISSM, UIQ, "
+        "Q2n and the spectral correlation, of which 1 is perfect. Figures over all bands are outputs that a model can "
+        "branch on, empty where they are infinite; the report shows them band by band, with maps and histograms."
     )
-    TAGS = "accuracy,quality,rmse,sre,sam,uiq,wald,validation"
+    TAGS = "accuracy,quality,rmse,psnr,ssim,sre,sam,uiq,ergas,q2n,wald,validation"
     INPUT, EXTENT, MODEL, MODEL_FOLDER = "INPUT", "EXTENT", "MODEL", "MODEL_FOLDER"
     BORDER, SIGMA, OUTPUT_JSON, OUTPUT_HTML = "BORDER", "SIGMA", "OUTPUT_JSON", "OUTPUT_HTML"
-    FIGURES = ("RMSE", "RMSE_BICUBIC", "SRE", "SRE_BICUBIC", "SAM", "SAM_BICUBIC", "UIQ", "UIQ_BICUBIC")
+    FILES = (("json_file", OUTPUT_JSON), ("report", OUTPUT_HTML))
 
     def initAlgorithm(self, configuration=None) -> None:
         self.add_scene()
@@ -50,13 +51,12 @@ class EvaluateModel(S2SRAlgorithm):
             parameter = QgsProcessingParameterFileDestination(name, tr(label), tr(types), None, True)
             parameter.setCreateByDefault(name == self.OUTPUT_HTML)
             self.add(parameter, "Every figure for every band, as a file.")
-        for name in self.FIGURES:
-            metric, _, other = name.partition("_")
-            label = tr("{} of bicubic interpolation") if other else tr("{} of the model")
-            self.addOutput(QgsProcessingOutputNumber(name, label.format(metric)))
+        for name in MEASURES:
+            for end, label in (("", tr("{} of the model")), ("_BICUBIC", tr("{} of bicubic interpolation"))):
+                self.addOutput(QgsProcessingOutputNumber(name.upper() + end, label.format(tr(measure_title(name)))))
 
     def checkParameterValues(self, parameters, context):
-        outputs = [self.file(parameters, name, context) for name in (self.OUTPUT_JSON, self.OUTPUT_HTML)]
+        outputs = [self.file(parameters, name, context) for _, name in self.FILES]
         problems = [
             scene_problem(self.text(parameters, self.INPUT, context) or ""),
             model_problem(self.text(parameters, self.MODEL_FOLDER, context)),
@@ -84,7 +84,7 @@ class EvaluateModel(S2SRAlgorithm):
                 roi=self.roi(parameters, context),
                 border=self.number(parameters, self.BORDER, context),
                 sigma=self.number(parameters, self.SIGMA, context),
-                json_file=self.file(parameters, self.OUTPUT_JSON, context) or None,
+                **{field: self.file(parameters, name, context) or None for field, name in self.FILES},
             ),
             **self.device_options(parameters, context),
         }
@@ -92,12 +92,8 @@ class EvaluateModel(S2SRAlgorithm):
     def processAlgorithm(self, parameters, context, feedback) -> dict:
         job = self.job(parameters, context)
         done = self.run_job(job, feedback)
-        outputs = {self.OUTPUT_JSON: job.get("json_file")}
-        html = self.file(parameters, self.OUTPUT_HTML, context)
-        if html:
-            write_report(html, done)
-        outputs[self.OUTPUT_HTML] = html or None
-        for name in self.FIGURES:
-            metric, _, other = name.lower().partition("_")
-            outputs[name] = done["mean"][other or "model"][metric]
+        outputs = {name: job.get(field) for field, name in self.FILES}
+        for name in MEASURES:
+            for way, end in (("model", ""), ("bicubic", "_BICUBIC")):
+                outputs[name.upper() + end] = done["mean"][way].get(name)
         return outputs

@@ -21,6 +21,10 @@ MEASURES = ("rmse", "psnr", "ssim", "fsim", "issm", "sre", "sam", "uiq", "ergas"
             "spatial_shift")  # fmt: skip
 
 
+def measure_title(name: str) -> str:
+    return name.replace("_", " ").capitalize() if "_" in name else name.upper()
+
+
 class ImageSimilarity(S2SRAlgorithm):
     NAME = "imagesimilarity"
     TITLE = "Image similarity"
@@ -91,8 +95,7 @@ class ImageSimilarity(S2SRAlgorithm):
         )
         self.add(parameter, "A GeoTIFF of one measure in every place, no data where it has none.")
         for name in MEASURES:
-            label = name.upper() if "_" not in name else name.replace("_", " ").capitalize()
-            self.addOutput(QgsProcessingOutputNumber(name.upper(), label))
+            self.addOutput(QgsProcessingOutputNumber(name.upper(), tr(measure_title(name))))
         self.addOutput(QgsProcessingOutputNumber("DATA_RANGE_USED", tr("Data range")))
         self.addOutput(QgsProcessingOutputNumber("PIXELS", tr("Pixels compared")))
 
