@@ -194,9 +194,13 @@ def _quantities(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
 def _report(
     job: SimilarityJob, pair: Pair, result: Result, doubts: list[str], quantities: dict[str, Any], progress: Progress
 ) -> None:
-    from .report import Candidate, Report, write_report
-    from .trust_report import opensr_section
+    from .report import Candidate, Report, Section, write_report
 
+    sections: list[Section] = []
+    if quantities:
+        from .trust_report import opensr_section
+
+        sections.append(opensr_section(quantities["opensr"]))
     image, reference = Path(job.image).name, Path(job.reference).name
     facts = [("Reference", job.reference), ("Image", job.image), ("Grid", described(pair.grid))]
     more = (("Mask", job.mask), ("Resampled", pair.resampled), ("Values", pair.unit))
@@ -208,7 +212,7 @@ def _report(
         data_range_source=pair.range_from,
         unit=pair.short_unit.replace("values", ""),
         warnings=[*pair.warnings, *doubts],
-        sections=[opensr_section(each) for each in quantities.values()],
+        sections=sections,
     )
     write_report(page, job.report or Path(), progress)
 

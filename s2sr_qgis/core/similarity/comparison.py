@@ -6,8 +6,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-BLOCK_PIXELS = 6 * 1024**2
+BLOCK_PIXELS = 6 * 768**2
 """Pixels of all bands together in a block: with what the measures make of them, some 200 MB a thread."""
 
 BLOCK_UNIT = 256
@@ -210,10 +209,8 @@ def in_threads(
 
 
 def _await(future: Future[_T], progress: Progress) -> _T:
-    while True:
+    while not future.done():
         progress.check()
-        try:
-            return future.result(timeout=0.2)
-        except NotYet:
-            if future.done():  # the work's own TimeoutError
-                raise
+        wait([future], timeout=0.2)
+    progress.check()
+    return future.result()
