@@ -21,7 +21,7 @@ package = pytest.importorskip("opensr_test")
 
 NAMES = {"hallucination": "ha_metric", "omission": "om_metric", "improvement": "im_metric"}
 TOLERANCE = 1e-5
-"""The package computes in float32."""
+"""The package moves the image in float32, the rest is in its tensors' type."""
 
 
 def field(rng: np.random.Generator, bands: int, side: int = 128) -> np.ndarray:
@@ -36,8 +36,8 @@ def reduced(image: np.ndarray, factor: int) -> np.ndarray:
     return down[0].numpy()
 
 
-def by_package(low: np.ndarray, image: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    found = package.Metrics().compute(*(torch.from_numpy(each) for each in (low, image, reference)))
+def by_package(low: np.ndarray, image: np.ndarray, reference: np.ndarray, kind: str = "float64") -> dict[str, float]:
+    found = package.Metrics().compute(*(torch.from_numpy(each.astype(kind)) for each in (low, image, reference)))
     return {name: found[NAMES.get(name, name)] for name in opensr.Quantities._fields}
 
 
@@ -65,11 +65,18 @@ def example(kind: str, factor: int, bands: int, seed: int) -> tuple[np.ndarray, 
 )
 def test_the_seven_figures_are_the_packages(kind, factor, bands, seed) -> None:
     images = example(kind, factor, bands, seed)
-    theirs, mine = by_package(*images), ours(*images)
-    # The angle of nearly parallel spectra in float32: 1 - cos is a few of its last digits.
-    angle = mine.pop("spectral")
-    assert angle == pytest.approx(theirs.pop("spectral"), rel=TOLERANCE, abs=5e-4)
-    assert mine == pytest.approx(theirs, rel=TOLERANCE)
+    assert ours(*images) == pytest.approx(by_package(*images), rel=TOLERANCE)
+
+
+def test_float32_moves_the_package_a_step_aside_at_most() -> None:
+    """In float32 its search for the shift may end a step of 1/50 pixel aside, and the figures with it.
+
+    Here the improvement is 0.2589 as in float64, and 0.2622 in the package's float32.
+    """
+    images = example("magnified", 4, 4, 6)
+    mine, single = ours(*images), by_package(*images, kind="float32")
+    assert mine["improvement"] == pytest.approx(0.2589, abs=1e-4)
+    assert single == pytest.approx(mine, rel=0.02, abs=1.5 / opensr.STEPS)
 
 
 def test_resampling_and_distances_are_the_packages() -> None:
@@ -77,10 +84,11 @@ def test_resampling_and_distances_are_the_packages() -> None:
     from opensr_test.utils import apply_downsampling, apply_upsampling
 
     low, image, _ = example("shifted", 4, 3, 4)
+    low, image = low.astype(np.float64), image.astype(np.float64)
     down = apply_upsampling(torch.from_numpy(image), 4).numpy()
     up = apply_downsampling(torch.from_numpy(low)[None], 4)[0].numpy()
-    assert opensr.resized(image.astype(float), 32, 32) == pytest.approx(down, abs=1e-6)
-    assert opensr.resized(low.astype(float), 128, 128) == pytest.approx(up, abs=1e-6)
+    assert opensr.resized(image, 32, 32) == pytest.approx(down, abs=1e-12)
+    assert opensr.resized(low, 128, 128) == pytest.approx(up, abs=1e-12)
     x, y = torch.from_numpy(image), torch.from_numpy(up)
     pairs = {
         "l1": opensr.absolute_difference,
@@ -89,11 +97,11 @@ def test_resampling_and_distances_are_the_packages() -> None:
     }
     for method, distance in pairs.items():
         theirs = get_distance(x=x, y=y, method=method, agg_method="pixel").numpy()
-        assert distance(image.astype(float), up.astype(float)) == pytest.approx(theirs, rel=1e-4, abs=1e-3)
+        assert distance(image, up) == pytest.approx(theirs, rel=1e-7)
 
 
 def test_identical_spectra_are_at_no_angle_here_and_at_some_in_float32() -> None:
-    """The package's 0.0 to 0.03 degrees for identical images is float32; here it is 0 but for float64's own."""
+    """Up to 0.03 degrees between identical spectra in float32, the package's usual type; here below 0.000003."""
     rng = np.random.default_rng(8)
     image = field(rng, 4, 64)
     theirs = package.distance.get_distance(
