@@ -296,7 +296,7 @@ def test_the_shares_tell_truth_from_invention_and_from_nothing(files) -> None:
     assert smooth["omission"] > 1.5 * max(good["omission"], invented["omission"])
     assert invented["hallucination"] > 0.4
     assert invented["hallucination"] > 2 * max(good["hallucination"], smooth["hallucination"])
-    assert smooth["synthesis"] < 0.2 * min(good["synthesis"], invented["synthesis"])
+    assert smooth["synthesis"] < good["synthesis"] < invented["synthesis"]
     for found in (good, smooth, invented):
         assert found["hallucination"] + found["omission"] + found["improvement"] == pytest.approx(1)
 

@@ -103,7 +103,7 @@ def kernel_sigma(band: str, factor: int) -> float:
     already; with a Gaussian MTF, what is left up to the source's Nyquist frequency is MTF^(1 - 1 / f²). The mean lets
     1 / (f sin(pi / 2f)) of it through, the Gaussian, as it is sampled, the rest.
     """
-    rest = MTF_AT_NYQUIST[band] ** (1 - 1 / factor**2) * factor * math.sin(math.pi / (2 * factor))
+    rest: float = MTF_AT_NYQUIST[band] ** (1 - 1 / factor**2) * factor * math.sin(math.pi / (2 * factor))
     taps = np.arange(-8 * factor, 8 * factor + 1)
     stripes = np.cos(math.pi * taps / factor)
 

@@ -217,7 +217,7 @@ def acceptable(shift: tuple[float, float]) -> tuple[float, float]:
 def shifted(image: Float, dy: float, dx: float) -> Float:
     """The image (bands, H, W) moved down and right, bilinear, its edge repeated.
 
-    opensr-test's OpenCV rounds the fractions to 1/32 of a pixel; here they are exact.
+    opensr-test's OpenCV, before version 5, rounds the fractions to 1/32 of a pixel; here they are exact.
     """
     if not (dy or dx):
         return image
