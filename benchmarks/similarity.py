@@ -141,6 +141,7 @@ def of_package(name: str, x: np.ndarray, y: np.ndarray) -> Callable[[], Any]:
 
 def of_ours(name: str, x: np.ndarray, y: np.ndarray, definition: Any) -> Callable[[], Any]:
     """Our function, ready to be timed."""
+    sys.path.insert(0, str(ROOT))  # the environment has the package, and not this project
     from s2sr_qgis.core.similarity.measures import measure
 
     return lambda: measure(x, y, [name], definition=definition, data_range=4095)

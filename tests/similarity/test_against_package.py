@@ -117,8 +117,10 @@ def test_issm_without_edges():
 @pytest.mark.skipif(not EXAMPLES.is_dir(), reason=f"the package's example images are not in {EXAMPLES}")
 @pytest.mark.parametrize("place", ["lafayette", "singapore"])
 def test_its_example_images(place):
-    x, y = example(place)
+    """Some of their values are beyond 4095; there the package's ISSM wraps around, so it is given 4095."""
+    pair = scaled(example(place), np.float64)
     for name in NAMES:
+        x, y = (np.minimum(image, PACKAGE_RANGE) if name == "issm" else image for image in pair)
         with wide_gradients():
-            expected = package(name, *scaled((x, y), np.float64), PACKAGE_RANGE)
+            expected = package(name, x, y, PACKAGE_RANGE)
         assert ours(name, x, y) == pytest.approx(expected, rel=0, abs=NEAR), name

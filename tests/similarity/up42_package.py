@@ -36,10 +36,11 @@ def package(name: str, x: np.ndarray, y: np.ndarray, data_range: float | None = 
 
 @contextmanager
 def wide_gradients() -> Iterator[None]:
-    """Let the package square its gradients in 64 bits instead of 16; the rest of its FSIM as it is."""
+    """Let the package hold its gradients and their squares in 64 bits instead of 16; the rest of its FSIM as it is."""
 
     def magnitude(image: np.ndarray, depth: int) -> np.ndarray:
-        return np.hypot(*(cv2.Scharr(image, depth, dx, 1 - dx).astype(np.float64) for dx in (1, 0)))
+        slopes = (cv2.Scharr(image.astype(np.float64), cv2.CV_64F, dx, 1 - dx) for dx in (1, 0))
+        return np.hypot(*(np.rint(np.maximum(slope, 0)) for slope in slopes))
 
     with mock.patch.object(quality_metrics, "_gradient_magnitude", magnitude):
         yield
