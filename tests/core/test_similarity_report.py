@@ -269,7 +269,7 @@ def test_page_is_complete_and_self_contained(tmp_path):
         assert f">{number(second.scores[name].total, 'values' if name == 'rmse' else unit(name))}</td>" in page
     for value in first.scores["psnr"].bands:
         assert f'<td class="number best">{value:.2f}</td>' in page
-    assert "10000 DN, type uint16" in page
+    assert "10000 DN, from type uint16" in page
     assert f"{first.pixels:,} of 11,700" in page
     assert "doi:10.1016/j.isprsjprs.2018.09.018" in page
     for text in ("Consistency", "As the source?", '<td class="number">0.5</td>', "below"):

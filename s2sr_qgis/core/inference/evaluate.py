@@ -278,7 +278,7 @@ def _report(job: EvaluateJob, card: ModelCard, scene: Scene, protocol: _Protocol
         title=f"{card.name} on {scene.name}",
         facts=facts,
         candidates=[Candidate(name, result) for name, result in zip((card.name, "bicubic"), results, strict=True)],
-        data_range_source="reflectance 1",
+        data_range_source="reflectance 0 to 1",
         unit="DN",
         warnings=scene.warnings,
     )

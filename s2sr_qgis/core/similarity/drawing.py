@@ -25,7 +25,7 @@ def galleries(names: Sequence[str], all_of: Sequence[Pictures], unit: str) -> It
     labels = [f"{band}, {name}" if many else band for band in first.bands for name in names]
     yield maps(
         "Sign of the difference", "Image minus reference: red where the image is higher, blue where it is lower.",
-        signed, labels, ("difference", unit), 3 if len(names) == 1 else min(2 * len(names), 4), cell,
+        signed, labels, ("difference", unit), _columns(len(names), len(signed)), cell,
         signed=True, judged=range(0, len(signed), len(names)) if many else (),
     )  # fmt: skip
     if len(first.bands) > 1:
@@ -37,3 +37,10 @@ def galleries(names: Sequence[str], all_of: Sequence[Pictures], unit: str) -> It
         )  # fmt: skip
     yield scatters(names, all_of, shown)
     yield errors(names, all_of, shown)
+
+
+def _columns(candidates: int, maps: int) -> int:
+    """How many maps beside each other: all candidates of a band or two, and no row with one map where four fit."""
+    if candidates > 1:
+        return 2 * candidates if candidates == 2 else candidates
+    return 4 if maps % 4 == 0 and maps % 3 else 3

@@ -78,7 +78,8 @@ def maps(
 
 
 def _sizes(images: Sequence[Float]) -> Float:
-    return np.abs(np.concatenate([image[np.isfinite(image)] for image in images]))
+    """Absolute values of the maps, where they have any."""
+    return np.asarray(np.abs(np.concatenate([image[np.isfinite(image)] for image in images])), np.float64)
 
 
 def _end(values: Float) -> float:

@@ -140,7 +140,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
             f"{result.pixels:,} of {size:,} ({result.pixels / size:.1%})",
         ),
         ("Definition", _DEFINITIONS[setup.definition]),
-        ("Data range", f"{_plain(setup.data_range)}{unit}, {report.data_range_source}"),
+        ("Data range", f"{_plain(setup.data_range)}{unit}, from {report.data_range_source}"),
     ]
 
 
