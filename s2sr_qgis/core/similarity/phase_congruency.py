@@ -132,9 +132,11 @@ def _frequencies(length: int) -> Float:
 
 def _reference_noise(answers: _Answers, filters: Float, valid: Mask) -> float:
     """The threshold from the smallest scale's median power and the filters' own, Kovesi 1999 with Zhang's factor."""
-    powers = answers.finest[valid]
+    powers, gain = answers.finest[valid], float((filters[0] ** 2).sum())
+    if not gain:  # an image of one pixel
+        return 0.0
     middle = (powers.size - 1) // 2
-    power = float(np.partition(powers, middle)[middle]) ** 2 / (np.log(2) * float((filters[0] ** 2).sum()))
+    power = float(np.partition(powers, middle)[middle]) ** 2 / (np.log(2) * gain)
     whole = filters.sum(axis=0)
     even = (whole + np.roll(whole[::-1, ::-1], 1, axis=(0, 1))) / 2
     return float(np.sqrt(power * float((even**2).sum())) * _NOISE / _OVERRATED)
