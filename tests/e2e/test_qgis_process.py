@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-IDS = ("createsharpeningdataset", "trainmodel", "superresolve", "evaluatemodel", "setupenvironment", "checkenvironment")
+IDS = ("createsharpeningdataset", "trainmodel", "superresolve", "evaluatemodel", "imagesimilarity", "setupenvironment",
+       "checkenvironment")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", IDS)
@@ -79,7 +80,40 @@ def test_a_model_is_scored(qgis_process, inputs, tmp_path) -> None:
     assert results["RMSE_BICUBIC"] == pytest.approx(figures["mean"]["bicubic"]["rmse"])
     assert results["SAM"] > 0
     assert 0 < results["UIQ"] < 1
-    assert "<td>B8A</td>" in Path(files["OUTPUT_HTML"]).read_text()
+    assert ">B8A</th>" in Path(files["OUTPUT_HTML"]).read_text()
+
+
+def test_two_images_are_compared(qgis_process, inputs, tmp_path) -> None:
+    files = {"OUTPUT_JSON": str(tmp_path / "f.json"), "OUTPUT_HTML": str(tmp_path / "f.html"),
+             "OUTPUT": str(tmp_path / "map.tif")}  # fmt: skip
+    reference = str(inputs / "stack.tif")
+    pair = {"REFERENCE": reference, "IMAGE": str(inputs / "other.tif"), "RATIO": 2}
+    status, results, err = qgis_process.run("s2sr:imagesimilarity", {**pair, **files})
+    assert status == 0, err
+    figures = json.loads(Path(files["OUTPUT_JSON"]).read_text())
+    assert results["RMSE"] == pytest.approx(figures["rmse"])
+    assert 0 < results["RMSE"] < 1000
+    assert 0 < results["UIQ"] < 1
+    assert results["DATA_RANGE_USED"] == 10000
+    assert "B8A" in Path(files["OUTPUT_HTML"]).read_text()
+    from qgis.core import QgsRasterLayer
+
+    layer = QgsRasterLayer(files["OUTPUT"], "map")
+    assert (layer.width(), layer.height(), layer.bandCount()) == (240, 240, 1)
+
+    equal = {"REFERENCE": reference, "IMAGE": reference, "MEASURES": ["rmse", "psnr"], "OUTPUT_HTML": ""}
+    status, results, err = qgis_process.run("s2sr:imagesimilarity", equal)
+    assert status == 0, err
+    assert (results["RMSE"], results.get("PSNR")) == (0, None)
+
+    (tmp_path / "no").mkdir()
+    coarse = {"REFERENCE": reference, "IMAGE": str(inputs / "coarse.tif"), "OUTPUT": str(tmp_path / "no" / "map.tif")}
+    status, _, err = qgis_process.run("s2sr:imagesimilarity", coarse)
+    assert status != 0
+    assert "stack.tif is EPSG:" in err
+    assert "coarse.tif is EPSG:" in err
+    assert "Traceback" not in err
+    assert list((tmp_path / "no").iterdir()) == []
 
 
 def test_a_dataset_is_cut(qgis_process, inputs, tmp_path) -> None:
