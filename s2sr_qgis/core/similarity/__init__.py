@@ -17,12 +17,8 @@ from .measures import (
     ssim,
     uiq,
 )
-from .metrics import AngleSums, ErrorSums, QualitySums
 
 __all__ = [
-    "AngleSums",
-    "ErrorSums",
-    "QualitySums",
     "Score",
     "catalogue",
     "ergas",

@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from importlib import import_module
 
 import numpy as np
 
 from ..errors import InputError
 from .comparison import chosen
+from .fsim import MEASURES as _FSIM
+from .hypercomplex import MEASURES as _HYPERCOMPLEX
+from .issm import MEASURES as _ISSM
 from .measure import Array, Block, Definition, Mask, Measure, Score, Setup, prepare, stacked
+from .pixel import MEASURES as _PIXEL
+from .shift import MEASURES as _SHIFT
+from .window import MEASURES as _WINDOW
 
 ORDER = (
     "rmse",
@@ -32,28 +37,12 @@ ORDER = (
     "spectral_correlation",
     "spatial_shift",
 )
-_MODULES = ("pixel", "window", "hypercomplex", "fsim", "issm", "shift")
-
-
-def _load() -> dict[str, Measure]:
-    found: dict[str, Measure] = {}
-    for name in _MODULES:
-        try:
-            module = import_module(f".{name}", __package__)
-        except ModuleNotFoundError as error:
-            if error.name != f"{__package__}.{name}":
-                raise
-            continue
-        found.update((measure.name, measure) for measure in getattr(module, "MEASURES", ()))
-    return {name: found[name] for name in ORDER if name in found}
-
-
-_CATALOGUE = _load()
+_FOUND = {entry.name: entry for entry in (*_PIXEL, *_WINDOW, *_HYPERCOMPLEX, *_FSIM, *_ISSM, *_SHIFT)}
 
 
 def catalogue() -> dict[str, Measure]:
     """All measures by name, in the order in which they are shown."""
-    return dict(_CATALOGUE)
+    return {name: _FOUND[name] for name in ORDER}
 
 
 def measure(

@@ -9,7 +9,11 @@ import numpy as np
 from ..dataset.card import TARGET
 from ..progress import Progress
 from ..raster.resample import upsample
-from ..similarity.metrics import SSIM_RADIUS, AngleSums, ssim
+from ..similarity import ssim
+from ..similarity.measure import Setup
+from ..similarity.measures import whole_block
+from ..similarity.pixel import Sam
+from ..similarity.window import SSIM_WINDOW
 
 CHUNK = 32
 
@@ -32,7 +36,7 @@ def score(
         that of each dataset's targets) and ``sam`` (degrees); the same for ``bicubic``; ``patches``.
     """
     model, bicubic, patches = _Sums(len(bands)), _Sums(len(bands)), 0
-    alike = {"model": _Likeness(), "bicubic": _Likeness()} if likeness else {}
+    alike = {"model": _Likeness(len(bands)), "bicubic": _Likeness(len(bands))} if likeness else {}
     for arrays in sets:
         span = _span(arrays[TARGET]) if likeness else 0.0
         for start in range(0, len(arrays[TARGET]), CHUNK):
@@ -65,19 +69,20 @@ def _span(targets: Any) -> float:
 class _Likeness:
     """SSIM and SAM over patches (n, h, w, bands)."""
 
-    def __init__(self) -> None:
-        self.angles, self.ssim, self.patches = AngleSums(), 0.0, 0
+    def __init__(self, bands: int) -> None:
+        # Angles are of pixels alone, so the patches' size does not matter here.
+        self.angles, self.ssim, self.patches = Sam(Setup(bands, 0, 0, data_range=1.0)), 0.0, 0
 
     def add(self, images: Any, targets: Any, span: float) -> None:
         for image, target in zip(images.transpose(0, 3, 1, 2), targets.transpose(0, 3, 1, 2), strict=True):
-            self.angles.add(target, image)
-            if min(target.shape[1:]) > 2 * SSIM_RADIUS:
+            self.angles.take(self.angles.observe(whole_block(target, image)))
+            if min(target.shape[1:]) >= SSIM_WINDOW["reference"]:
                 self.ssim += ssim(target, image, span).total
                 self.patches += 1
 
     def figures(self) -> dict[str, float]:
         found = {"ssim": self.ssim / self.patches} if self.patches else {}
-        return {**found, "sam": self.angles.sam()}
+        return {**found, "sam": self.angles.score().total}
 
 
 class _Sums:
