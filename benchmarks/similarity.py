@@ -74,7 +74,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.pairs < REPETITIONS:
         parser.error(f"--pairs must be at least {REPETITIONS}: fewer show no spread")
-    console = Console()
+    console = Console(width=140)
     figures: dict[str, Any] = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     if options.tile:
         figures |= measure_tile(options)
@@ -167,7 +167,7 @@ def measure_tile(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="s2sr_tile_") as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        files = [folder / "reference.tif", folder / "image.tif"]
+        files = [folder / f"{which}_{options.tile_side}.tif" for which in ("reference", "image")]
         if not all(file.is_file() for file in files):
             for file, image in zip(files, pair(TILE_BANDS, 1440), strict=True):
                 write_mosaic(file, image, options.tile_side)

@@ -114,7 +114,12 @@ def test_issm_without_edges():
         assert package("issm", x, y) == ours("issm", x, y) == 0
 
 
-@pytest.mark.skipif(not EXAMPLES.is_dir(), reason=f"the package's example images are not in {EXAMPLES}")
+with_examples = pytest.mark.skipif(
+    not EXAMPLES.is_dir(), reason=f"the package's example images are not in {EXAMPLES}; see S2SR_PACKAGE_EXAMPLES"
+)
+
+
+@with_examples
 @pytest.mark.parametrize("place", ["lafayette", "singapore"])
 def test_its_example_images(place):
     """Some of their values are beyond 4095; there the package's ISSM wraps around, so it is given 4095."""
@@ -124,3 +129,10 @@ def test_its_example_images(place):
         with wide_gradients():
             expected = package(name, x, y, PACKAGE_RANGE)
         assert ours(name, x, y) == pytest.approx(expected, rel=0, abs=NEAR), name
+
+
+@with_examples
+def test_its_angle_of_its_own_example():
+    x, y = example("lafayette")
+    assert package("sam", x, y) == pytest.approx(88.86, abs=0.005)
+    assert ours("sam", x, y) == pytest.approx(0.62, abs=0.005)

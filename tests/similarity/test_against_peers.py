@@ -62,7 +62,7 @@ def test_ssim(pair):
 
 
 def test_sam(pair):
-    """sewar's has been per pixel since 0.4.9; that of 0.4.8 was the angle between whole bands."""
+    """That of sewar 0.4.8 was the angle between whole bands; 0.4.10 has it right."""
     x, y, _ = pair
     assert ours("sam", x, y).total == pytest.approx(np.degrees(sewar.sam(last(x), last(y))), abs=1e-9)
     x, y = x.copy(), y.copy()
