@@ -79,7 +79,7 @@ class ImageSimilarity(S2SRAlgorithm):
                         "Largest minus smallest value that the images can have; empty: by the reference's type and "
                         "scale, as the log says.", advanced=True)  # fmt: skip
         self.add_number(self.THREADS, "Threads", None, 1, 1024,
-                        "Threads of the processor, some 200 MB each; empty: all of them, 4 at most.",
+                        "Threads of the processor, some 100 MB each; empty: all of them, 4 at most.",
                         advanced=True)  # fmt: skip
         self.add_enum(self.MAP_MEASURE, "Measure of the map", ["uiq", "ssim", "sam"], "uiq",
                       "What the map shows in every place.", advanced=True)  # fmt: skip

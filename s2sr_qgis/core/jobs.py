@@ -291,7 +291,7 @@ class SimilarityJob(_Job):
     map: Path | None = Field(None, description="GeoTIFF of the measure in every place, see map_measure.")
     map_measure: Literal["uiq", "ssim", "sam"] = Field("uiq", description="What the map shows.")
     threads: int | None = Field(
-        None, ge=1, description="Threads of the processor, some 200 MB each; not given: all of them, 4 at most."
+        None, ge=1, description="Threads of the processor, some 100 MB each; not given: all of them, 4 at most."
     )
 
 

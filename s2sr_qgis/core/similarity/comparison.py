@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-BLOCK_PIXELS = 6 * 768**2
-"""Pixels of all bands together in a block: with what the measures make of them, some 200 MB a thread."""
+BLOCK_PIXELS = 6 * 512**2
+"""Pixels of all bands together in a block: with what the measures make of them, some 100 MB a thread."""
 
 BLOCK_UNIT = 256
 """A block's sides are multiples of it, so that blocks fall on the tiles of a raster that is written."""
