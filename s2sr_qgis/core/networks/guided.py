@@ -41,48 +41,59 @@ def guided_detail(fine: Any, low: Any, factor: int, guides: Sequence[Sequence[in
     box, up = LocalMean(radius, **exact), BilinearUpsampling(factor, **exact)
     coarse = keras.layers.AveragePooling2D(factor, **exact)(fine)
     detail = keras.layers.Subtract(**exact)([fine, up(coarse)])
-    used = sorted({channel for channels in guides for channel in channels})
-    bands = {channel: coarse[..., channel : channel + 1] for channel in used}
-    targets = [low[..., band : band + 1] for band in range(len(guides))]
-    means = {id(band): box(band) for band in [*bands.values(), *targets]}
-    known: dict[tuple[int, int], Any] = {}
 
-    def covariance(one: Any, other: Any) -> Any:
-        key = (min(id(one), id(other)), max(id(one), id(other)))
-        if key not in known:
-            known[key] = box(one * other) - means[id(one)] * means[id(other)]
-        return known[key]
+    channels = sorted({channel for each in guides for channel in each})
+    bands = [_part(coarse, channel) for channel in channels] + [_part(low, band) for band in range(len(guides))]
+    place = {channel: index for index, channel in enumerate(channels)}
+    pairs = [(i, j) for i in range(len(bands)) for j in range(min(i + 1, len(channels)))]
+    # All means at once: the graph is a tenth as large, and several times as fast, as with one by one.
+    means = box(ops.concatenate([*bands, *(bands[i] * bands[j] for i, j in pairs)], axis=-1))
+    covariance = {
+        (i, j): _part(means, len(bands) + index) - _part(means, i) * _part(means, j)
+        for index, (i, j) in enumerate(pairs)
+    }
 
-    found = []
-    for target, channels in zip(targets, guides, strict=True):
-        guide = [bands[channel] for channel in channels]
-        square = [[covariance(one, other) for other in guide[: row + 1]] for row, one in enumerate(guide)]
-        slopes = _solve(square, [covariance(one, target) for one in guide])
-        parts = [
-            up(ops.clip(slope, -STEEPEST, STEEPEST)) * detail[..., channel : channel + 1]
-            for slope, channel in zip(slopes, channels, strict=True)
-        ]
-        found.append(sum(parts[1:], parts[0]))
+    triangles: dict[tuple[int, ...], list[list[Any]]] = {}
+    slopes: list[Any] = []
+    for band, each in enumerate(guides):
+        own = tuple(sorted(place[channel] for channel in each))
+        if own not in triangles:
+            triangles[own] = _cholesky([[covariance[i, j] for j in own[: row + 1]] for row, i in enumerate(own)])
+        slopes += _solve(triangles[own], [covariance[len(channels) + band, j] for j in own])
+    steep = up(ops.clip(ops.concatenate(slopes, axis=-1), -STEEPEST, STEEPEST))
+    found, start = [], 0
+    for each in guides:
+        own_detail = ops.concatenate([_part(detail, channel) for channel in sorted(each)], axis=-1)
+        found.append(ops.sum(steep[..., start : start + len(each)] * own_detail, axis=-1, keepdims=True))
+        start += len(each)
     return ops.concatenate(found, axis=-1)
 
 
-def _solve(square: list[list[Any]], right: list[Any]) -> list[Any]:
-    """Slopes of a ridge regression in every pixel: Cholesky, written out, so that it exports and runs everywhere.
+def _part(tensor: Any, channel: int) -> Any:
+    return tensor[..., channel : channel + 1]
 
-    Args:
-        square: lower triangle of the guides' covariance matrix, each entry (n, h, w, 1).
-        right: their covariance with the target.
+
+def _cholesky(square: list[list[Any]]) -> list[list[Any]]:
+    """The triangle of the guides' covariance matrix plus the ridge, in every pixel.
+
+    Written out, so that it exports and runs everywhere. ``square``: the matrix' lower triangle, each (n, h, w, 1).
     """
-    size = len(right)
+    size = len(square)
     ridge = NOISE + RIDGE * sum((square[i][i] for i in range(1, size)), square[0][0]) / size
     lower: list[list[Any]] = []
     for i in range(size):
         row: list[Any] = []
         for j in range(i):
-            row.append((square[i][j] - _dot(row[:j], lower[j][:j])) / lower[j][j])
+            row.append((square[i][j] - _dot(row, lower[j][:j])) / lower[j][j])
         pivot = square[i][i] + ridge - _dot(row, row)
         row.append(ops.sqrt(ops.maximum(pivot, ridge)))
         lower.append(row)
+    return lower
+
+
+def _solve(lower: list[list[Any]], right: list[Any]) -> list[Any]:
+    """The slopes of the ridge regression. ``right``: covariance of each guide with the target."""
+    size = len(right)
     forward: list[Any] = []
     for i in range(size):
         forward.append((right[i] - _dot(lower[i][:i], forward)) / lower[i][i])
