@@ -111,17 +111,21 @@ class PhaseCongruency:
         for top in range(0, height, step):
             rows = slice(top, top + step)
             both = fft.ifft(upright[:, rows], n=width, axis=2)
-            amplitude = np.abs(both)
+            even, odd = np.ascontiguousarray(both.real), np.ascontiguousarray(both.imag)
+            # Not np.hypot, which guards against overflow and takes twice as long.
+            amplitude = np.sqrt(even * even + odd * odd)
             np.sum(amplitude, axis=0, out=answers.amplitude[rows])
             np.max(amplitude, axis=0, out=answers.largest[rows])
             answers.finest[rows] = amplitude[0]
-            total = both.sum(axis=0)
-            length = np.abs(total)
-            mean = total / (length + epsilon)
-            across = both.real * mean.imag
-            across -= both.imag * mean.real
-            np.abs(across, out=across)
-            answers.energy[rows] = length * (length / (length + epsilon)) - across.sum(axis=0)
+            mean_even, mean_odd = even.sum(axis=0), odd.sum(axis=0)
+            length = np.sqrt(mean_even * mean_even + mean_odd * mean_odd)
+            mean_even /= length + epsilon
+            mean_odd /= length + epsilon
+            even *= mean_odd
+            odd *= mean_even
+            even -= odd
+            np.abs(even, out=even)
+            answers.energy[rows] = length * (length / (length + epsilon)) - even.sum(axis=0)
         return answers
 
 
