@@ -9,9 +9,9 @@ two images' edges by Canny (see `canny`), H the entropy of their joint histogram
 
 The histogram has 256 x 256 bins and is normalised to probabilities; e = 0.01, as in the authors' sister measure (Shnain
 et al. 2017, doi:10.3390/app7080786). Implementations have C S where C (1 - S) stands here. So written, identical images
-would score less than 1, and any others the higher the less alike SSIM finds them. What S lacks to 1 is the reading that
-gives identical images exactly 1 and falls with S. Where neither image has an edge R is 1, where one has none it is 0.
-The total is the bands' mean.
+would score less than 1, and any others the higher the less alike SSIM finds them. What S lacks to 1 is our reading:
+identical images get exactly 1, and the score falls with S. The paper's own text was not at hand to settle it.
+Where neither image has an edge R is 1, where one has none it is 0. The total is the bands' mean.
 
 ``up42``, as image-similarity-measures 0.3.6: (R H (A + B) + e) / (A R H + B H + C S + e) with e = 2.718..., all bands
 together: edges of the values / 16 cut to integers, of the band with the largest gradient (values above 4095, which wrap
@@ -197,8 +197,8 @@ MEASURES = (
         definitions={
             "reference": "(R H (A + B) + e) / (A R H + B H + C (1 - S) + e) of each band scaled to 0-255: R "
             "correlation of Canny edges, H joint entropy of 256 x 256 bins, S SSIM, A = 0.3, B = 0.5, C = 0.7, "
-            "e = 0.01; mean of the bands. After Aljanabi et al. 2019, doi:10.1080/22797254.2019.1628617, with 1 - S in place of S, "
-            "so that identical images score 1.",
+            "e = 0.01; mean of the bands. After Aljanabi et al. 2019, doi:10.1080/22797254.2019.1628617, with 1 - S in "
+            "place of S, so that identical images score 1.",
             "up42": "(R H (A + B) + e) / (A R H + B H + C S + e) of all bands together as image-similarity-measures "
             "0.3.6: Canny of the values / 16, counts in 10 x 10 bins, SSIM to 4095, e = 2.718...; 0 where an image has "
             "no edge, and not 1 for identical images.",

@@ -13,7 +13,7 @@ import numpy as np
 
 from .measure import Array, Block, Float, Mask, Measure, Score, Setup, averaged
 
-ERROR_PIECE, SPECTRA_PIECE = 1 << 16, 1 << 14
+ERROR_PIECE, SPECTRA_PIECE = 1 << 17, 1 << 14
 """Pixels of a piece, at most, where a row is not longer."""
 
 LEAST_BANDS = 3
