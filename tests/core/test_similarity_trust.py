@@ -336,6 +336,14 @@ def test_large_images_are_shifted_by_the_median_of_windows(monkeypatch) -> None:
     assert math.isnan(opensr.median_shift([])[0])
 
 
+def test_a_coarse_raster_with_bands_of_10_m_keeps_them(tmp_path) -> None:
+    """As a scene it would have only those that are recorded at 20 m."""
+    path = write(tmp_path / "coarse.tif", numbers(field(2, 60)), ("B02", "B8A"), pixel=20)
+    with nested.open_source(str(path), None, Progress()) as found:
+        assert list(found.bands) == ["B02", "B8A"]
+        assert found.grid("B02").spacing == 20
+
+
 def test_bad_input_of_the_quantities(images, files, tmp_path) -> None:
     names = ("B04", "B03", "B02")
     with pytest.raises(InputError, match="The images lie on different grids"):

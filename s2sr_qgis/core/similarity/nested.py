@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,7 @@ from ..raster.grid import Grid, Window
 from ..raster.image import Image
 from ..raster.superimpose import valid_pixels
 from ..scene import Scene, open_scene
+from ..scene.bands import BANDS
 from .measure import Float, Mask
 from .rasters import QUANTIFICATION, Raster, described
 
@@ -82,16 +83,22 @@ class RasterSource:
 
 @contextmanager
 def open_source(source: str, nodata: float | None, progress: Progress) -> Iterator[Source]:
-    """A scene, or else a raster. Raises `InputError`."""
+    """A scene, or else a raster; also one that is no whole scene, such as 10 m bands at 20 m. Raises `InputError`."""
+    is_file = Path(source).expanduser().is_file()
     try:
         scene = open_scene(source)
     except InputError:
-        if not Path(source).expanduser().is_file():
+        if not is_file:
             raise
         with Raster(source, nodata) as raster:
             yield RasterSource(raster)
         return
-    with scene:
+    with scene, ExitStack() as stack:
+        stacked = is_file and {band.file.path for band in scene.bands.values()} == {source}
+        raster = stack.enter_context(Raster(source, nodata)) if stacked else None
+        if raster and not {name for name in raster.names if name in BANDS} <= set(scene.bands):
+            yield RasterSource(raster)
+            return
         for warning in scene.warnings:
             progress.log(warning, "warning")
         yield SceneSource(scene)
