@@ -25,6 +25,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "import_dsen2": {"weights": "a.hdf5", "output": "model"},
     "super_resolve": {"scene": "a.SAFE", "output": "o.tif"},
     "evaluate": {"model": "sharpen_20m", "scene": "a.SAFE"},
+    "similarity": {"reference": "a.tif", "image": "b.tif"},
     "check_environment": {},
 }
 ROOMS = {
@@ -37,6 +38,7 @@ ROOMS = {
     "import_dsen2": ("training.published", "import_dsen2"),
     "super_resolve": ("inference.super_resolve", "super_resolve"),
     "evaluate": ("inference.evaluate", "evaluate"),
+    "similarity": ("similarity.compare", "compare"),
 }
 JOB_TYPES = get_args(get_args(jobs.Job)[0])
 
