@@ -95,9 +95,9 @@ def open_source(source: str, nodata: float | None, progress: Progress) -> Iterat
         return
     with scene, ExitStack() as stack:
         stacked = is_file and {band.file.path for band in scene.bands.values()} == {source}
-        raster = stack.enter_context(Raster(source, nodata)) if stacked else None
-        if raster and not {name for name in raster.names if name in BANDS} <= set(scene.bands):
-            yield RasterSource(raster)
+        file = stack.enter_context(Raster(source, nodata)) if stacked else None
+        if file and not {name for name in file.names if name in BANDS} <= set(scene.bands):
+            yield RasterSource(file)
             return
         for warning in scene.warnings:
             progress.log(warning, "warning")

@@ -37,10 +37,12 @@ class Errors:
         length = cols.stop - cols.start
         room = np.empty((2, min(_step(length, ERROR_PIECE), rows.stop - rows.start), length))
         ones = np.ones(room[0].size)
+        valid = block.valid[:, rows, cols]
+        # Where every pixel counts, a single row may stand for all of them (see `measures.whole_block`).
+        unique = valid[:1, :1] if valid.strides[:2] == (0, 0) else valid
+        sums[0] = valid[0].size if unique.all() else np.count_nonzero(valid, axis=(1, 2))
         for piece in _pieces(block.own, ERROR_PIECE):
             x, difference = room[:, : piece.stop - piece.start]
-            valid = block.valid[:, piece, cols]
-            sums[0] += x.size if valid.all() else np.count_nonzero(valid, axis=(1, 2))
             for band in range(self.setup.bands):
                 np.copyto(x, block.x[band, piece, cols])
                 np.copyto(difference, block.y[band, piece, cols])
