@@ -17,6 +17,7 @@ from qgis.core import (
     QgsProcessingParameterEnum,
     QgsProcessingParameterExtent,
     QgsProcessingParameterFile,
+    QgsProcessingParameterFileDestination,
     QgsProcessingParameterNumber,
     QgsProcessingParameterString,
 )
@@ -167,6 +168,15 @@ class S2SRAlgorithm(QgsProcessingAlgorithm):
         self.add_boolean("ALLOW_OTHER_LEVEL", "Allow a model of the other processing level", False,
                          "Use a model trained on L1C with an L2A scene, or the reverse, with a warning.",
                          advanced=True)  # fmt: skip
+
+    def add_figures(self) -> None:
+        for name, label, types, by_default in (
+            ("OUTPUT_JSON", "Figures (JSON)", "JSON files (*.json)", False),
+            ("OUTPUT_HTML", "Report (HTML)", "HTML files (*.html)", True),
+        ):
+            parameter = QgsProcessingParameterFileDestination(name, tr(label), tr(types), None, True)
+            parameter.setCreateByDefault(by_default)
+            self.add(parameter, "Every figure for every band, as a file.")
 
     # Values
 

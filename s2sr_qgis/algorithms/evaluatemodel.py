@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qgis.core import QgsProcessingOutputNumber, QgsProcessingParameterFileDestination
+from qgis.core import QgsProcessingOutputNumber
 
 from ..runner.text import tr
 from .base import S2SRAlgorithm
@@ -44,13 +44,7 @@ class EvaluateModel(S2SRAlgorithm):
                         advanced=True)  # fmt: skip
         self.add_device()
         self.add_scene_options()
-        for name, label, types in (
-            (self.OUTPUT_JSON, "Figures (JSON)", "JSON files (*.json)"),
-            (self.OUTPUT_HTML, "Report (HTML)", "HTML files (*.html)"),
-        ):
-            parameter = QgsProcessingParameterFileDestination(name, tr(label), tr(types), None, True)
-            parameter.setCreateByDefault(name == self.OUTPUT_HTML)
-            self.add(parameter, "Every figure for every band, as a file.")
+        self.add_figures()
         for name in MEASURES:
             for end, label in (("", tr("{} of the model")), ("_BICUBIC", tr("{} of bicubic interpolation"))):
                 self.addOutput(QgsProcessingOutputNumber(name.upper() + end, label.format(tr(measure_title(name)))))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from qgis.core import (
     QgsProcessingOutputNumber,
     QgsProcessingParameterFile,
-    QgsProcessingParameterFileDestination,
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
     QgsProcessingParameterString,
@@ -83,13 +82,7 @@ class ImageSimilarity(S2SRAlgorithm):
                         advanced=True)  # fmt: skip
         self.add_enum(self.MAP_MEASURE, "Measure of the map", ["uiq", "ssim", "sam"], "uiq",
                       "What the map shows in every place.", advanced=True)  # fmt: skip
-        for name, label, types in (
-            (self.OUTPUT_JSON, "Figures (JSON)", "JSON files (*.json)"),
-            (self.OUTPUT_HTML, "Report (HTML)", "HTML files (*.html)"),
-        ):
-            parameter = QgsProcessingParameterFileDestination(name, tr(label), tr(types), None, True)
-            parameter.setCreateByDefault(name == self.OUTPUT_HTML)
-            self.add(parameter, "Every figure for every band, as a file.")
+        self.add_figures()
         parameter = QgsProcessingParameterRasterDestination(
             self.OUTPUT, tr("Map"), optional=True, createByDefault=False
         )

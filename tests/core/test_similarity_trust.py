@@ -22,7 +22,7 @@ from s2sr_qgis.core.raster.resample import upsample
 from s2sr_qgis.core.scene.mtf import MTF_AT_NYQUIST
 from s2sr_qgis.core.similarity import comparison, nested, opensr, triple
 from s2sr_qgis.core.similarity.consistency import consistency, kernel_sigma
-from s2sr_qgis.core.similarity.trust import opensr_quantities
+from s2sr_qgis.core.similarity.triple import opensr_quantities
 
 SIZE = 120
 BANDS = ("B02", "B05", "B11", "B09")

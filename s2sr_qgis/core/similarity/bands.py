@@ -54,7 +54,7 @@ def _by_name(reference: Named, image: Named) -> dict[str, tuple[int, int]] | Non
 def _by_position(reference: Named, image: Named, wanted: Sequence[str]) -> list[tuple[int, int]]:
     count, other = len(reference.names), len(image.names)
     if wanted:
-        places = list(dict.fromkeys(_place(band, reference) for band in wanted))
+        places = list(dict.fromkeys(place_of(band, reference) for band in wanted))
         if max(places) >= other:
             raise InputError(f"{image.path} has {other} bands, but band {max(places) + 1} is asked for.")
         return [(place, place) for place in places]
@@ -67,14 +67,14 @@ def _by_position(reference: Named, image: Named, wanted: Sequence[str]) -> list[
 
 
 def _named(band: str, reference: Named, image: Named, places: dict[str, tuple[int, int]]) -> tuple[int, int]:
-    name = reference.names[_place(band, reference)]
+    name = reference.names[place_of(band, reference)]
     if name not in places:
         raise InputError(f"{image.path} has no band {name}; it has {', '.join(image.names)}.")
     return places[name]
 
 
-def _place(band: str, file: Named) -> int:
-    """A band's place by number or name."""
+def place_of(band: str, file: Named) -> int:
+    """A band's place from 0 on, by its number or name. Raises `InputError`."""
     count = len(file.names)
     if band.strip().isdigit():
         if not 1 <= int(band) <= count:

@@ -36,12 +36,12 @@ def compare(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
     (pixels right and down that bring the image onto the reference, None where not found); ``definition``,
     ``data_range``, ``data_range_from``, ``unit`` (of the values), ``pixels`` (that count in a band), ``bands``,
     ``reference``, ``image``; the paths of the files written. With ``source``: the quantities of
-    `trust.opensr_quantities` under ``opensr``. With ``consistency``: what `trust.consistency` gives.
+    `triple.opensr_quantities` under ``opensr``. With ``consistency``: what `consistency.consistency` gives.
     Raises `InputError`, `OutputError`, `Cancelled`.
     """
     _check_outputs(job)
     if job.consistency:
-        from .trust import consistency
+        from .consistency import consistency
 
         outputs = consistency(job, progress)
     else:
@@ -186,7 +186,7 @@ def _measured(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
 def _quantities(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
     if not job.source:
         return {}
-    from .trust import opensr_quantities
+    from .triple import opensr_quantities
 
     return {"opensr": opensr_quantities(job, progress)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -18,9 +18,9 @@ from ..progress import Progress
 from ..raster.degradation import degradation_radius, degrade
 from ..raster.grid import Window
 from ..raster.tiles import crop
-from ..scene.bands import band_in
 from ..scene.mtf import MTF_AT_NYQUIST
 from . import opensr
+from .bands import place_of
 from .comparison import Comparison, Result, block, blocks, chosen, in_threads
 from .measure import Float, Mask, Setup
 from .nested import Nesting, RasterSource, Source, mask_of, moved, nesting, open_source, whole
@@ -165,7 +165,8 @@ class Group:
 
         The window is in what is left inside opensr-test's border.
         """
-        inner = Group(self.names, self.source, self.image, self.nest.inner(cut := opensr.border(self.factor)), None)
+        cut = opensr.border(self.factor)
+        inner = replace(self, nest=self.nest.inner(cut), mask=None)
         around = window.grown(1).clipped(inner.nest.coarse.width, inner.nest.coarse.height)
         low, valid = self.low(Window(window.col + cut, window.row + cut, window.width, window.height), names)
         high, known = inner.high(around, names)
@@ -239,7 +240,7 @@ def _groups(
     source: Source, image: RasterSource, mask: Raster | None, job: SimilarityJob, progress: Progress
 ) -> list[Group]:
     """The bands to compare, by the source's grids, the finest first. Raises `InputError`."""
-    names = [_named(band, image) for band in job.bands] or image.bands
+    names = [image.bands[place_of(band, image.raster)] for band in job.bands] or image.bands
     unknown = [name for name in names if name not in MTF_AT_NYQUIST]
     if unknown and (job.bands or len(unknown) == len(names)):
         raise InputError(
@@ -262,17 +263,6 @@ def _groups(
         nest = nesting(grid, image.grid(members[0]), source.name, image.name)
         groups.append(Group(members, source, image, nest, (mask, _mask_nesting(mask, grid, nest)) if mask else None))
     return groups
-
-
-def _named(band: str, image: RasterSource) -> str:
-    """The image's band of this name or number. Raises `InputError`."""
-    text = band.strip()
-    if text.isdigit() and 1 <= int(text) <= len(image.bands):
-        return image.bands[int(text) - 1]
-    name = band_in(text) or text
-    if name not in image.bands:
-        raise InputError(f"{image.name} has no band {band}; it has {', '.join(image.bands)}.")
-    return name
 
 
 def _mask_nesting(mask: Raster, grid: Any, nest: Nesting) -> Nesting:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 
 from ..errors import InputError
+from ..jobs import MeasureName
 from .comparison import chosen
 from .fsim import MEASURES as _FSIM
 from .hypercomplex import MEASURES as _HYPERCOMPLEX
@@ -23,26 +25,12 @@ from .pixel import MEASURES as _PIXEL
 from .shift import MEASURES as _SHIFT
 from .window import MEASURES as _WINDOW
 
-ORDER = (
-    "rmse",
-    "psnr",
-    "ssim",
-    "fsim",
-    "issm",
-    "sre",
-    "sam",
-    "uiq",
-    "ergas",
-    "q2n",
-    "spectral_correlation",
-    "spatial_shift",
-)
 _FOUND = {entry.name: entry for entry in (*_PIXEL, *_WINDOW, *_HYPERCOMPLEX, *_FSIM, *_ISSM, *_SHIFT)}
 
 
 def catalogue() -> dict[str, Measure]:
     """All measures by name, in the order in which they are shown."""
-    return {name: _FOUND[name] for name in ORDER}
+    return {name: _FOUND[name] for name in get_args(MeasureName)}
 
 
 def measure(

@@ -21,9 +21,10 @@ LEAST_BANDS = 3
 
 
 class Errors:
-    """Sums over a band's pixels that count: how many, x, and (x - y)²."""
+    """Sums over a band's pixels that count: how many, x, and (x - y)²; `Comparison` observes them once for all."""
 
     halo = 0
+    observes = "errors"
     integers = True
 
     def __init__(self, setup: Setup) -> None:
