@@ -182,6 +182,9 @@ class TrainJob(_Job):
     mixed_precision: Literal["auto", "off", "float16", "bfloat16"] = Field(
         "auto", description="Narrow numbers in training; auto: where the device gains by it."
     )
+    quantized: bool = Field(
+        False, description="Round weights and activations to 8 bits in the loop; start from a trained run's weights."
+    )
     max_minutes: float | None = Field(None, gt=0, description="Bound on training time; the schedule follows it.")
     resume: bool = Field(False, description="Go on from the last checkpoint of the run's folder.")
     images: int = Field(4, ge=0, description="Patches shown in TensorBoard.")
@@ -195,12 +198,31 @@ class ExportJob(_Job):
     run: Path = Field(description="Folder of the run.")
     output: Path = Field(description="Model folder to write.")
     checkpoint: Literal["best", "last"] = Field("best", description="Which weights: best on validation, or last.")
+    quantize: bool = Field(
+        False, description="Also write model.int8.onnx; its ranges are a quantized run's, else calibrated on patches."
+    )
     saved_model: bool = Field(True, description="Also write the TensorFlow SavedModel (OTBTF contract).")
     name: str | None = Field(None, description="Name in the card; the folder's name.")
     title: str | None = Field(None, description="One line in the card that says what the model does.")
     orientations: Literal[1, 2] = Field(
         1, description="2: also ask the network about the image turned by half, and average (twice the operations)."
     )
+
+
+class AdaptJob(_Job):
+    """Fine-tune a model on a scene itself at reduced scale; keeps the model where a held-out block does not gain."""
+
+    job: Literal["adapt"] = "adapt"
+    model: str = Field(description="Bundled name or model folder.")
+    scene: str = Field(description="SAFE, zip, folder of bands, stacked GeoTIFF, STAC item (file or URL).")
+    output: Path = Field(description="Model folder to write.")
+    scene_options: SceneOptions = Field(default_factory=SceneOptions, description="How to read the scene.")
+    roi: str | None = Field(None, description="'xmin,ymin,xmax,ymax [EPSG:n]' or a vector file.")
+    max_minutes: float = Field(5.0, gt=0, description="Bound on the time of fine-tuning.")
+    name: str | None = Field(None, description="Name in the card; the folder's name.")
+    threads: int | None = Field(None, ge=1, description="Threads of the processor; all of them where not given.")
+    allow_other_level: bool = Field(False, description="Use an L1C model on L2A or the reverse, with a warning.")
+    seed: int = Field(0, description="Seed of every random choice.")
 
 
 class ImportDSen2Job(_Job):
@@ -236,6 +258,9 @@ class SuperResolveJob(_Job):
     compression: Literal["deflate", "zstd"] = Field("deflate", description="Lossless compression of the pixels.")
     data_type: Literal["uint16", "float32"] = Field("uint16", description="DN as the input's, or reflectance.")
     consistency: int = Field(0, ge=0, le=2, description="Passes of back-projection.")
+    adapt: float | None = Field(
+        None, gt=0, description="Minutes to fine-tune the models on the scene first; needs the training packages."
+    )
     allow_other_level: bool = Field(False, description="Use an L1C model on L2A or the reverse, with a warning.")
     engine: Engine = Field(
         "auto", description="otb: a cross-sensor model's SavedModel through OTBTF's TensorflowModelServe; auto: native."
