@@ -58,6 +58,7 @@ class DetailNet(ModelBase):
         spec: shapes of inputs and targets.
         blocks: residual blocks (convolution, ReLU, convolution) of the trunk.
         features: channels of the trunk.
+        hidden: channels between the two convolutions of a block; as many as ``features`` where not given.
         context: radius in pixels of the coarse grid of the square that local mean and contrast are taken over.
         spectrum: also show the network the local mean of the bands, divided by their brightness.
     """
@@ -69,9 +70,11 @@ class DetailNet(ModelBase):
         features: int = 64,
         context: int = 8,
         spectrum: bool = True,
+        hidden: int | None = None,
         **kwargs: Any,
     ) -> None:
         self.blocks, self.features, self.context, self.spectrum = blocks, features, context, spectrum
+        self.hidden = hidden or features
         super().__init__(spec, **kwargs)
 
     def normalize_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +95,7 @@ class DetailNet(ModelBase):
         seen = [*seen, *more]
         small = near_zero()
         first = conv3(self.features, keras.layers.Concatenate()(seen), "first")
-        x = residual_blocks(first, self.blocks, self.features, small)
+        x = residual_blocks(first, self.blocks, self.features, small, self.hidden)
         detail = conv3(factor**2 * base.shape[-1], x, "last", small)
         detail = keras.layers.Multiply(**EXACT)([detail, contrast])
         total = keras.layers.Add(**EXACT)([base, DepthToSpace(factor, **EXACT)(detail)])
@@ -158,10 +161,13 @@ def near_zero() -> Any:
     return keras.initializers.VarianceScaling(1e-2, "fan_in", "truncated_normal")
 
 
-def residual_blocks(first: Any, blocks: int, features: int, initializer: Any) -> Any:
-    """Residual blocks (convolution, ReLU, convolution) and a skip around them all; ``initializer`` of their ends."""
+def residual_blocks(first: Any, blocks: int, features: int, initializer: Any, hidden: int | None = None) -> Any:
+    """Residual blocks (convolution, ReLU, convolution) and a skip around them all; ``initializer`` of their ends.
+
+    ``hidden``: channels between a block's two convolutions; ``features`` where not given.
+    """
     x = first
     for index in range(blocks):
-        y = keras.layers.ReLU()(conv3(features, x, f"block{index}_a"))
+        y = keras.layers.ReLU()(conv3(hidden or features, x, f"block{index}_a"))
         x = keras.layers.Add()([x, conv3(features, y, f"block{index}_b", initializer)])
     return keras.layers.Add()([first, x])
