@@ -128,12 +128,12 @@ def test_best_weights_are_the_running_mean(run20) -> None:
     from s2sr_qgis.core.training.run_card import read_run_card
     from s2sr_qgis.core.training.train import load_network
 
-    model = load_network(run20, read_run_card(run20)).model
+    model = load_network(run20, read_run_card(run20))[0].model
     arrays = {name: array[:] for name, array in read_dataset(options(run20)["datasets"][0]).arrays("valid").items()}
     target = arrays.pop("target")
     rmse = float(np.sqrt(np.mean((np.asarray(model.predict_on_batch(arrays)["sharpened"]) - target) ** 2)))
     assert rmse == pytest.approx(min(row["val_rmse"] for row in log(run20)), rel=1e-3)
-    last = load_network(run20, read_run_card(run20), "last.weights.h5").model
+    last = load_network(run20, read_run_card(run20), "last.weights.h5")[0].model
     assert any(not np.array_equal(a, b) for a, b in zip(model.get_weights(), last.get_weights(), strict=True))
 
 

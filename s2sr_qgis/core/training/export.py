@@ -42,7 +42,7 @@ def export(job: ExportJob, progress: Progress) -> dict[str, Any]:
     """
     check_folder(job.output)
     run = read_run_card(job.run)
-    network = load_network(job.run, run, BEST if job.checkpoint == "best" else LAST)
+    network, _ = load_network(job.run, run, BEST if job.checkpoint == "best" else LAST)
     title = job.title or f"{_what(run)}, {run.network}"
     card = describe(network, run, name=job.name or job.output.name, title=title)
     card.orientations = job.orientations

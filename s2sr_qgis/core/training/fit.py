@@ -162,7 +162,7 @@ def compile_model(model: keras.Model, job: TrainJob) -> None:
     }
     if job.optimizer == "adamw":
         optimizer = keras.optimizers.AdamW(weight_decay=job.weight_decay, **common)
-        optimizer.exclude_from_weight_decay(var_names=["bias"])
+        optimizer.exclude_from_weight_decay(var_names=["bias", "_scale"])
     else:
         optimizer = keras.optimizers.Nadam(**common)
     loss = keras.losses.MeanAbsoluteError() if job.loss == "l1" else keras.losses.MeanSquaredError()

@@ -29,6 +29,7 @@ class RunCard(BaseModel):
     datasets: list[dict[str, Any]] = Field(default_factory=list, description="Counts, factors, seed of each dataset.")
     backend: str
     precision: str
+    quantized: bool = Field(False, description="Trained with 8 bits in the loop.")
     epochs: int = 0
     minutes: float = 0.0
     valid_rmse: float | None = None

@@ -13,6 +13,7 @@ import yaml
 from ..dataset.card import CROSS_SENSOR, TARGET, Dataset, Split, read_dataset
 from ..errors import DatasetError, InputError, MissingPackageError, OutputError, TrainingError
 from ..networks import build_network, element_spec
+from ..networks.quantized import calibrate, plain, quantized
 from ..progress import Progress
 from .batches import OUTPUT, Arrays, Batches, PlainBatches
 from .fit import BEST, compile_model, fit
@@ -27,6 +28,9 @@ IN_MEMORY = 6e9
 """Training patches up to this many bytes are held in memory; more are read from the dataset's files."""
 
 MODEL = "model.keras"
+
+CALIBRATION = 8
+"""Batches that the first 8-bit ranges are taken from."""
 
 RECORDED = {
     "factor",
@@ -86,15 +90,21 @@ def train(job: TrainJob, progress: Progress) -> dict[str, Any]:
     return {"output": str(job.output), "rmse": rmse, "rmse_bicubic": bicubic, "test": card.test, "epochs": card.epochs}
 
 
-def load_network(folder: Path, card: RunCard, weights: str = BEST) -> Any:
-    """The network of a run with its weights, as a `core.networks.ModelBase`, float32."""
+def load_network(folder: Path, card: RunCard, weights: str = BEST) -> tuple[Any, keras.Model | None]:
+    """The network of a run with its weights, as a `core.networks.ModelBase`, float32, and its rounding copy.
+
+    The copy (`core.networks.quantized`) is there where the run was trained with 8 bits in the loop.
+    """
     inputs, targets = card.channels()
     network = build_network(card.network, element_spec(inputs, targets, card.sizes()), card.network_options)
+    copy = quantized(network.model) if card.quantized else None
     try:
-        network.model.load_weights(folder / weights)
+        (copy or network.model).load_weights(folder / weights)
     except (OSError, ValueError) as error:
         raise TrainingError(f"The weights {folder / weights} are missing or damaged; train again.") from error
-    return network
+    if copy is not None:
+        plain(copy, network.model)
+    return network, copy
 
 
 def _fit(
@@ -117,6 +127,7 @@ def _fit(
         ],
         backend=keras.backend.backend(),
         precision=precision,
+        quantized=job.quantized,
     )
     inputs, targets = card.channels()
     low = card.tensors[-2].name
@@ -130,7 +141,6 @@ def _fit(
                 f"The initial weights {job.initial_weights} cannot be loaded into {job.network}: {reason}; name a "
                 ".weights.h5 file of the same network and options."
             ) from error
-    compile_model(model, job)
     batches = Batches(
         _arrays(datasets, "train"),
         low,
@@ -142,6 +152,12 @@ def _fit(
         seed=job.seed,
         steps=job.steps_per_epoch,
     )
+    if job.quantized:
+        copy = quantized(model)
+        some = [batches[index][0] for index in range(min(CALIBRATION, len(batches)))]
+        calibrate(copy, model, {name: np.concatenate([batch[name] for batch in some]) for name in inputs})
+        model = copy
+    compile_model(model, job)
     held = _arrays(datasets, "valid")
     valid = PlainBatches(held, job.batch_size) if held else None
     if valid is None:
@@ -168,10 +184,10 @@ def _fit(
 
 
 def _save(folder: Path, card: RunCard) -> Any:
-    network = load_network(folder, card)
+    network, copy = load_network(folder, card)
     path = folder / MODEL
     part = folder / f"part.{MODEL}"
-    network.model.save(part)
+    (copy or network.model).save(part)
     part.replace(path)
     return keras.saving.load_model(path, compile=False)
 

@@ -1,0 +1,190 @@
+"""Quantisation in the loop: a network trained with the rounding that an 8-bit convolution will do.
+
+The scales are learnt with the weights (learned step size quantisation, Esser et al. 2020,
+doi:10.48550/arXiv.1902.08153): rounding passes gradients through unchanged, clipping does not. Numbers are those of
+ONNX's QLinearConv: activations 8 bits unsigned with one scale, kernels 8 bits signed with a scale for each output
+channel, both symmetric, so that the exporter can write exactly what was trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import ops
+
+LEVELS = 255
+"""Of an activation: 0 to 255, around a zero point."""
+
+SIGNED_ZERO = 128
+LARGEST_WEIGHT = 127
+
+START = 12.0
+"""First range of an activation, in root mean squares of what the first batch shows."""
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What the exporter needs of one convolution: real = (stored − zero point) · scale.
+
+    ``kernel_scales``: one for each output channel. ``kernel``: (3, 3, in, out), signed 8 bits.
+    """
+
+    input_scale: float
+    input_zero: int
+    output_scale: float
+    output_zero: int
+    kernel_scales: npt.NDArray[np.float32]
+    kernel: npt.NDArray[np.int8]
+
+
+@keras.saving.register_keras_serializable("s2sr")
+class QuantizedConv2D(keras.layers.Conv2D):
+    """A convolution that rounds its input, its kernel and its output to 8 bits.
+
+    ``positive``: whether input and output are never negative (they come out of, go into a ReLU).
+    """
+
+    def __init__(self, *args: Any, positive: tuple[bool, bool] = (False, False), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.positive = tuple(positive)
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        # Logarithms: a step of the optimiser then changes each scale by a share of itself. 0: not yet seen.
+        zeros = keras.initializers.Zeros()
+        self.input_scale = self.add_weight(shape=(), initializer=zeros, name="input_scale", dtype="float32")
+        self.output_scale = self.add_weight(shape=(), initializer=zeros, name="output_scale", dtype="float32")
+
+    def call(self, inputs: Any) -> Any:
+        kernel = self._rounded_kernel()
+        x = self._rounded(inputs, self.input_scale, self.positive[0])
+        outputs = ops.conv(
+            x,
+            ops.cast(kernel, self.compute_dtype),
+            strides=list(self.strides),
+            padding=self.padding,
+            data_format=self.data_format,
+        )
+        outputs = ops.add(outputs, ops.cast(self.bias, self.compute_dtype))
+        return self._rounded(outputs, self.output_scale, self.positive[1])
+
+    def calibrate(self, inputs: npt.NDArray[np.float32], outputs: npt.NDArray[np.float32]) -> None:
+        """Set both scales from what a plain network's layer takes and gives."""
+        for scale, values, positive in (
+            (self.input_scale, inputs, self.positive[0]),
+            (self.output_scale, outputs, self.positive[1]),
+        ):
+            values = np.maximum(values, 0) if positive else np.abs(values)
+            reach = min(float(values.max()), START * float(np.sqrt(np.mean(np.square(values)))))
+            scale.assign(np.log(max(reach, 1e-6) / (LEVELS if positive else LARGEST_WEIGHT)))
+
+    def ranges(self) -> Ranges:
+        """The numbers of the trained layer."""
+        kernel = np.asarray(ops.convert_to_numpy(self.kernel), np.float32)
+        scales = np.asarray(ops.convert_to_numpy(self._kernel_scales()), np.float32).reshape(-1)
+        return Ranges(
+            input_scale=_real(self.input_scale),
+            input_zero=0 if self.positive[0] else SIGNED_ZERO,
+            output_scale=_real(self.output_scale),
+            output_zero=0 if self.positive[1] else SIGNED_ZERO,
+            kernel_scales=scales,
+            kernel=np.clip(np.rint(kernel / scales), -LARGEST_WEIGHT, LARGEST_WEIGHT).astype(np.int8),
+        )
+
+    def save_own_variables(self, store: Any) -> None:
+        super().save_own_variables(store)
+        for scale in (self.input_scale, self.output_scale):
+            store[scale.name] = np.asarray(ops.convert_to_numpy(scale))
+
+    def load_own_variables(self, store: Any) -> None:
+        for variable, key in zip((self.kernel, self.bias), ("0", "1"), strict=True):
+            variable.assign(store[key])
+        for scale in (self.input_scale, self.output_scale):
+            scale.assign(store[scale.name])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "positive": self.positive}
+
+    def _kernel_scales(self) -> Any:
+        largest = ops.max(ops.abs(ops.cast(self.kernel, "float32")), axis=(0, 1, 2), keepdims=True)
+        return ops.stop_gradient(ops.maximum(largest, 1e-8) / LARGEST_WEIGHT)
+
+    def _rounded_kernel(self) -> Any:
+        kernel, scales = ops.cast(self.kernel, "float32"), self._kernel_scales()
+        rounded = ops.round(kernel / scales) * scales
+        return kernel + ops.stop_gradient(rounded - kernel)
+
+    def _rounded(self, values: Any, log_scale: Any, positive: bool) -> Any:
+        zero = 0 if positive else SIGNED_ZERO
+        values, log_scale = ops.cast(values, "float32"), ops.cast(log_scale, "float32")
+        # Every value pulls at the one scale; the paper's factor brings its gradient to the size of the weights'.
+        share = 1 / ops.sqrt(ops.cast(ops.size(values), "float32") * (LEVELS - zero))
+        scale = ops.exp(log_scale * share + ops.stop_gradient(log_scale * (1 - share)))
+        steps = values / scale
+        steps = steps + ops.stop_gradient(ops.round(steps) - steps)
+        return ops.cast(ops.clip(steps, -zero, LEVELS - zero) * scale, self.compute_dtype)
+
+
+def quantized(model: keras.Model) -> keras.Model:
+    """A copy of a network whose convolutions are `QuantizedConv2D` of the same names, with the same weights.
+
+    Its scales are still unset: `calibrate`, or load a trained run's weights.
+    """
+    into_relu = {layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv2D) and _feeds_relu(layer)}
+    from_relu = {layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv2D) and _fed_by_relu(layer)}
+
+    def clone(layer: Any) -> Any:
+        if isinstance(layer, keras.layers.Conv2D):
+            positive = (layer.name in from_relu, layer.name in into_relu)
+            return QuantizedConv2D.from_config({**layer.get_config(), "positive": positive})
+        return layer.__class__.from_config(layer.get_config())
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    for layer in _convolutions(copy):
+        kernel, bias = model.get_layer(layer.name).get_weights()
+        layer.kernel.assign(kernel)
+        layer.bias.assign(bias)
+    return copy
+
+
+def calibrate(copy: keras.Model, model: keras.Model, inputs: dict[str, npt.NDArray[np.float32]]) -> None:
+    """Set the first scales of `quantized`'s copy from what the plain network's layers see on some patches."""
+    layers = _convolutions(copy)
+    own = [model.get_layer(layer.name) for layer in layers]
+    probe = keras.Model(model.inputs, [tensor for layer in own for tensor in (layer.input, layer.output)])
+    seen = [np.asarray(ops.convert_to_numpy(value), np.float32) for value in probe.predict_on_batch(inputs)]
+    for index, layer in enumerate(layers):
+        layer.calibrate(seen[2 * index], seen[2 * index + 1])
+
+
+def plain(copy: keras.Model, model: keras.Model) -> None:
+    """Give a plain network the kernels and biases of its `quantized` copy."""
+    for layer in _convolutions(copy):
+        own = model.get_layer(layer.name)
+        own.kernel.assign(layer.kernel)
+        own.bias.assign(layer.bias)
+
+
+def ranges(model: keras.Model) -> dict[str, Ranges]:
+    """What the exporter needs of each convolution of a trained `quantized` network, by layer name."""
+    return {layer.name: layer.ranges() for layer in _convolutions(model)}
+
+
+def _convolutions(model: keras.Model) -> list[QuantizedConv2D]:
+    return [layer for layer in model.layers if isinstance(layer, QuantizedConv2D)]
+
+
+def _real(log_scale: Any) -> float:
+    return float(np.exp(np.asarray(ops.convert_to_numpy(log_scale), np.float32)))
+
+
+def _feeds_relu(layer: Any) -> bool:
+    return all(isinstance(node.operation, keras.layers.ReLU) for node in layer._outbound_nodes)
+
+
+def _fed_by_relu(layer: Any) -> bool:
+    return isinstance(layer.input._keras_history.operation, keras.layers.ReLU)

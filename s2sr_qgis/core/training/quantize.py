@@ -1,0 +1,240 @@
+"""The 8-bit variant of an ONNX file: its convolutions between pairs of QuantizeLinear and DequantizeLinear.
+
+ONNX Runtime fuses each such convolution into one of whole numbers (QLinearConv): activations 8 bits unsigned with one
+scale, kernels 8 bits signed with a scale for each output channel, biases 32 bits. Everything else, the statistics, the
+local regression and the residual sums, stays in float. The ranges are those that a training with quantisation in the
+loop has learnt, or are taken from what the convolutions see on real patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from ..networks.quantized import LARGEST_WEIGHT, LEVELS, SIGNED_ZERO, Ranges
+
+Array = npt.NDArray[Any]
+Rule = Literal["minmax", "percentile", "mse"]
+"""How calibration finds a range: from the smallest to the largest value, between two quantiles, or with the least
+mean squared error of rounding and clipping."""
+
+PERCENTILE = 0.01
+"""Percent of the values that the rule `percentile` lets be clipped on each side."""
+
+SHARES = np.linspace(1.0, 0.3, 36)
+"""Parts of the largest range that the rule `mse` tries."""
+
+SAMPLE = 2**17
+"""Values that a range is found from; more change it by less than a step."""
+
+BATCH = 8
+
+
+def write_int8(model: keras.Model, source: Path, target: Path, ranges: Mapping[str, Ranges]) -> int:
+    """Write the 8-bit variant of an ONNX file.
+
+    ``source``: the network in float, as `export.write_onnx` has written ``model``. ``ranges``: by the layers' names;
+    layers that are not named stay in float. Returns how many convolutions are 8-bit.
+    """
+    import onnx
+
+    graph = onnx.load(source)
+    nodes = convolutions(graph, model)
+    quantizer = _Quantizer(graph.graph, {nodes[name]: value for name, value in ranges.items() if name in nodes})
+    quantizer.run()
+    onnx.checker.check_model(graph)
+    onnx.save(graph, target)
+    return len(quantizer.ranges)
+
+
+def convolutions(graph: Any, model: keras.Model) -> dict[str, str]:
+    """The ONNX node's name of each convolution of the Keras network, by the layer's name.
+
+    Converters rename and reorder, so the kernel tells which is which; a convolution that another operation has been
+    folded into is in the ONNX file alone and left out.
+    """
+    waiting = [(node, _kernel(graph.graph, node)) for node in graph.graph.node if node.op_type == "Conv"]
+    found: dict[str, str] = {}
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            kernel = np.transpose(layer.get_weights()[0], (3, 2, 0, 1))
+            for place, (node, values) in enumerate(waiting):
+                if values.shape == kernel.shape and np.array_equal(values, kernel):
+                    found[layer.name] = node.name
+                    del waiting[place]
+                    break
+    return found
+
+
+def calibrated(
+    model: keras.Model, patches: dict[str, Array], rule: Rule = "mse", *, ends: bool = False
+) -> dict[str, Ranges]:
+    """Ranges of a plain network's convolutions on real patches, by the layers' names.
+
+    ``patches``: inputs by name, (n, h, w, c), DN. ``ends``: the first and the last convolution too.
+    """
+    layers = [layer for layer in model.layers if type(layer) is keras.layers.Conv2D]
+    layers = layers if ends else layers[1:-1]
+    tensors = {id(tensor): tensor for layer in layers for tensor in (layer.input, _behind(layer))}
+    probe = keras.Model(model.inputs, list(tensors.values()))
+    count, rng = len(next(iter(patches.values()))), np.random.default_rng(0)
+    share = max(SAMPLE // -(-count // BATCH), 1)
+    seen: list[list[Array]] = [[] for _ in tensors]
+    for start in range(0, count, BATCH):
+        part = {name: np.asarray(array[start : start + BATCH]) for name, array in patches.items()}
+        for values, taken in zip(probe.predict_on_batch(part), seen, strict=True):
+            flat = np.asarray(values, np.float32).ravel()
+            extremes = np.array([flat.min(), flat.max()])
+            taken.append(np.concatenate([extremes, flat[rng.integers(0, flat.size, min(share, flat.size))]]))
+    pairs = {key: _pair(np.concatenate(taken), rule) for key, taken in zip(tensors, seen, strict=True)}
+    found = {}
+    for layer in layers:
+        kernel = np.asarray(layer.get_weights()[0], np.float32)
+        scales = np.maximum(np.abs(kernel).max(axis=(0, 1, 2)), 1e-8).astype(np.float32) / LARGEST_WEIGHT
+        found[layer.name] = Ranges(
+            *pairs[id(layer.input)], *pairs[id(_behind(layer))], scales, np.rint(kernel / scales).astype(np.int8)
+        )
+    return found
+
+
+def _behind(layer: Any) -> Any:
+    """What a convolution gives; where only a ReLU takes it, what that gives."""
+    users = [node.operation for node in layer._outbound_nodes]
+    return users[0].output if len(users) == 1 and isinstance(users[0], keras.layers.ReLU) else layer.output
+
+
+def _pair(values: Array, rule: Rule) -> tuple[float, int]:
+    """Scale and zero point of an activation from a sample of its values."""
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    if rule == "percentile":
+        low, high = (float(v) for v in np.percentile(values, (PERCENTILE, 100 - PERCENTILE)))
+        low, high = min(low, 0.0), max(high, 0.0)
+    scale, zero = _affine(low, high)
+    if rule != "mse":
+        return scale, zero
+    errors = []
+    for share in SHARES:
+        scale, zero = _affine(low * share, high * share)
+        rounded = (np.clip(np.rint(values / scale) + zero, 0, LEVELS) - zero) * scale
+        errors.append(float(np.mean(np.square(rounded - values))))
+    share = SHARES[int(np.argmin(errors))]
+    return _affine(low * share, high * share)
+
+
+def _affine(low: float, high: float) -> tuple[float, int]:
+    scale = max(high - low, 1e-8) / LEVELS
+    return scale, int(np.clip(round(-low / scale), 0, LEVELS))
+
+
+class _Quantizer:
+    """Writes ranges into a graph; ``ranges`` by the names of its convolutions."""
+
+    def __init__(self, graph: Any, ranges: dict[str, Ranges]) -> None:
+        import onnx
+
+        self.helper, self.arrays = onnx.helper, onnx.numpy_helper
+        self.graph, self.ranges, self.old = graph, ranges, list(graph.node)
+        self.new: list[Any] = []
+        self.made: dict[tuple[str, int], str] = {}
+
+    def run(self) -> None:
+        """Rewrite the graph."""
+        given, scales = self._plan()
+        for node in self.old:
+            own = self.ranges.get(node.name)
+            if own is not None:
+                self._convolution(node, own, scales)
+            self.new.append(node)
+            tensor = node.output[0]
+            if tensor in given:
+                node.output[0] = f"{tensor}_exact"
+                self._pair(node.output[0], tensor, scales[tensor, given[tensor]], given[tensor])
+        del self.graph.node[:]
+        self.graph.node.extend(self.new)
+        self._drop_unused()
+
+    def _plan(self) -> tuple[dict[str, int], dict[tuple[str, int], float]]:
+        """The zero point of each tensor that is rounded where it is made; the scale of each rounded tensor."""
+        users: dict[str, list[Any]] = {}
+        for node in self.old:
+            for name in node.input:
+                users.setdefault(name, []).append(node)
+        given: dict[str, int] = {}
+        scales: dict[tuple[str, int], float] = {}
+
+        def rounded(tensor: str, zero: int, scale: float) -> None:
+            # Where what a convolution gives is what the next one takes, the finer scale serves both: rounding twice
+            # would only add noise, and take time.
+            scales[tensor, zero] = min(scale, scales.get((tensor, zero), scale))
+
+        for node in self.old:
+            if own := self.ranges.get(node.name):
+                tensor, takers = node.output[0], users.get(node.output[0], [])
+                if own.output_zero == 0 and len(takers) == 1 and takers[0].op_type == "Relu":
+                    tensor = takers[0].output[0]  # ONNX Runtime drops the ReLU, which clipping at 0 does as well
+                given[tensor] = own.output_zero
+                rounded(tensor, own.output_zero, own.output_scale)
+                rounded(node.input[0], own.input_zero, own.input_scale)
+        for tensor, zero in given.items():
+            self.made[tensor, zero] = tensor
+        return given, scales
+
+    def _convolution(self, node: Any, own: Ranges, scales: dict[tuple[str, int], float]) -> None:
+        tensor, zero = node.input[0], own.input_zero
+        scale = scales[tensor, zero]
+        if (tensor, zero) not in self.made:
+            self.made[tensor, zero] = f"{tensor}_rounded{zero}"
+            self._pair(tensor, self.made[tensor, zero], scale, zero)
+        node.input[0] = self.made[tensor, zero]
+        node.input[1] = self._constant(f"{node.name}_kernel", own.kernel.transpose(3, 2, 0, 1), own.kernel_scales)
+        if len(node.input) > 2:
+            bias = self.arrays.to_array(next(t for t in self.graph.initializer if t.name == node.input[2]))
+            steps = (scale * own.kernel_scales.astype(np.float64)).astype(np.float32)
+            whole = np.clip(np.rint(bias / steps.astype(np.float64)), -(2**31), 2**31 - 1).astype(np.int32)
+            node.input[2] = self._constant(f"{node.name}_bias", whole, steps)
+
+    def _pair(self, source: str, target: str, scale: float, zero: int) -> None:
+        steps = [self._store(f"{target}_scale", np.float32(scale)), self._store(f"{target}_zero", np.uint8(zero))]
+        self.new.append(self.helper.make_node("QuantizeLinear", [source, *steps], [f"{target}_stored"]))
+        self.new.append(self.helper.make_node("DequantizeLinear", [f"{target}_stored", *steps], [target]))
+
+    def _constant(self, name: str, stored: Array, scales: Array) -> str:
+        names = [self._store(f"{name}_stored", stored), self._store(f"{name}_scale", scales)]
+        names.append(self._store(f"{name}_zero", np.zeros(scales.shape, stored.dtype)))
+        self.new.append(self.helper.make_node("DequantizeLinear", names, [name], axis=0))
+        return name
+
+    def _store(self, name: str, values: Any) -> str:
+        self.graph.initializer.append(self.arrays.from_array(np.ascontiguousarray(np.asarray(values)), name))
+        return name
+
+    def _drop_unused(self) -> None:
+        """Leave out the float kernels, and the casts that widened them."""
+        outputs = {value.name for value in self.graph.output}
+        while True:
+            used = {name for node in self.graph.node for name in node.input} | outputs
+            unused = [node for node in self.graph.node if not used & set(node.output)]
+            if not unused:
+                break
+            for node in unused:
+                self.graph.node.remove(node)
+        kept = [tensor for tensor in self.graph.initializer if tensor.name in used]
+        del self.graph.initializer[:]
+        self.graph.initializer.extend(kept)
+
+
+def _kernel(graph: Any, node: Any) -> Array:
+    """A convolution's kernel, float32, as ONNX stores it: (out, in, height, width)."""
+    import onnx
+
+    name = node.input[1]
+    casts = {other.output[0]: other.input[0] for other in graph.node if other.op_type == "Cast"}
+    stored = {tensor.name: tensor for tensor in graph.initializer}.get(casts.get(name, name))
+    if stored is None:
+        return np.empty(0, np.float32)
+    return np.asarray(onnx.numpy_helper.to_array(stored), np.float32)
