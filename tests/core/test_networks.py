@@ -20,7 +20,15 @@ pytest.importorskip("tensorflow")
 import keras  # noqa: E402
 
 from s2sr_qgis.core.networks import NETWORKS, build_network, coarsenet, element_spec  # noqa: E402
-from s2sr_qgis.core.networks.layers import BilinearUpsampling, DepthToSpace, LocalMean, SpaceToDepth  # noqa: E402
+from s2sr_qgis.core.networks.layers import (  # noqa: E402
+    BilinearUpsampling,
+    FromPlanes,
+    LocalMean,
+    ToCoarserGrid,
+    ToFinerGrid,
+    ToPlanes,
+    places,
+)
 from s2sr_qgis.core.training.export import measure_radius  # noqa: E402
 
 CHANNELS = {"20m": {"input_10m": 4, "input_20m": 6}, "60m": {"input_10m": 4, "input_20m": 6, "input_60m": 2}}
@@ -51,12 +59,21 @@ def run(model, tensors: dict[str, np.ndarray]) -> np.ndarray:
     return np.asarray(model.predict_on_batch(tensors)["sharpened"])
 
 
-def test_depth_to_space_undoes_space_to_depth() -> None:
+def test_from_planes_undoes_to_planes() -> None:
     image = np.random.default_rng(0).random((2, 6, 9, 5)).astype(np.float32)
-    deep = SpaceToDepth(3)(image)
-    assert deep.shape == (2, 2, 3, 45)
-    np.testing.assert_array_equal(deep[0, 1, 2].numpy().reshape(3, 3, 5), image[0, 3:6, 6:9])
-    np.testing.assert_array_equal(DepthToSpace(3)(deep), image)
+    planes = ToPlanes(3)(image)
+    assert planes.shape == (2, 45, 2, 3)
+    for place, part in enumerate(places(planes, 3)):
+        np.testing.assert_array_equal(part.numpy().transpose(0, 2, 3, 1), image[:, place // 3 :: 3, place % 3 :: 3])
+    np.testing.assert_array_equal(FromPlanes(3)(planes), image)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_planes_of_a_coarser_grid_are_of_the_same_image(factor) -> None:
+    image = np.random.default_rng(0).random((2, 12, 18, 5)).astype(np.float32)
+    fine, coarse = ToPlanes(factor)(image), ToPlanes(3 * factor)(image)
+    np.testing.assert_array_equal(ToCoarserGrid(factor)(fine), coarse)
+    np.testing.assert_array_equal(ToFinerGrid(factor)(coarse), fine)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 6])
@@ -73,7 +90,7 @@ def test_local_mean_takes_only_pixels_inside(radius, shape) -> None:
     inside = uniform_filter(np.ones(shape), size, mode="constant")
     for channel in range(2):
         wanted = uniform_filter(image[0, :, :, channel].astype(float), size, mode="constant") / inside
-        np.testing.assert_allclose(LocalMean(radius)(image)[0, :, :, channel], wanted, atol=1e-5)
+        np.testing.assert_allclose(LocalMean(radius)(image.transpose(0, 3, 1, 2))[0, channel], wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "task"), [("coarsenet", "20m"), ("coarsenet", "60m"), ("dsen2", "60m")])

@@ -10,6 +10,7 @@ keras = pytest.importorskip("keras")
 
 from s2sr_qgis.core.networks import build_network, element_spec  # noqa: E402
 from s2sr_qgis.core.networks.guided import guided_detail  # noqa: E402
+from s2sr_qgis.core.networks.layers import FromPlanes, ToPlanes, places  # noqa: E402
 from s2sr_qgis.core.raster.degradation import degrade  # noqa: E402
 from s2sr_qgis.core.raster.resample import upsample  # noqa: E402
 
@@ -22,10 +23,10 @@ def bands(size: int, count: int, seed: int) -> np.ndarray:
 
 
 def detail(fine: np.ndarray, low: np.ndarray, factor: int, guides: list[list[int]]) -> np.ndarray:
-    def nhwc(image):
-        return keras.ops.convert_to_tensor(image.transpose(1, 2, 0)[None])
-
-    return np.asarray(guided_detail(nhwc(fine), nhwc(low), factor, guides))[0].transpose(2, 0, 1)
+    """(g, H, W), (c, h, w) → (c, H, W)."""
+    planes = ToPlanes(factor)(keras.ops.convert_to_tensor(fine.transpose(1, 2, 0)[None]))
+    found = guided_detail(places(planes, factor), keras.ops.convert_to_tensor(low[None]), guides)
+    return np.asarray(FromPlanes(factor)(keras.ops.concatenate(found, axis=1)))[0].transpose(2, 0, 1)
 
 
 def test_a_band_that_is_a_mixture_of_its_guides_is_restored() -> None:

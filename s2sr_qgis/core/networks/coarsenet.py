@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from keras import ops
 
 from .base import ElementSpec, ModelBase
 from .guided import RADIUS, guided_detail
-from .layers import BilinearUpsampling, DepthToSpace, LocalMean, SpaceToDepth
+from .layers import FromPlanes, LocalMean, ToCoarserGrid, ToFinerGrid, ToPlanes, bilinear, places
 
 FLOOR = 4e-4
 """Added (in reflectance) to the local contrast, so that flat water does not become amplified noise."""
@@ -24,7 +25,10 @@ FACTORS = {"input_10m": 1, "input_20m": 2, "input_60m": 6}
 
 @keras.saving.register_keras_serializable("s2sr")
 class LocalContrast(keras.layers.Layer):
-    """(bands, their local mean) → (n, h, w, 1): root of the bands' mean variance in the same square, plus `FLOOR`."""
+    """(bands, their local mean), both (n, c, h, w) → (n, 1, h, w).
+
+    The root of the bands' mean variance in the same square, plus `FLOOR`.
+    """
 
     def __init__(self, radius: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -36,12 +40,12 @@ class LocalContrast(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         # Mean of squares less square of the mean, so that the receptive field is one square wide and not two.
         bands, mean = inputs
-        squares = self.box(ops.mean(ops.square(bands), axis=-1, keepdims=True))
-        variance = squares - ops.mean(ops.square(mean), axis=-1, keepdims=True)
+        squares = self.box(ops.mean(ops.square(bands), axis=1, keepdims=True))
+        variance = squares - ops.mean(ops.square(mean), axis=1, keepdims=True)
         return ops.sqrt(ops.maximum(variance, 0.0)) + FLOOR
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        return (*input_shape[0][:-1], 1)
+        return (input_shape[0][0], 1, *input_shape[0][2:])
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "radius": self.box.radius}
@@ -81,24 +85,33 @@ class DetailNet(ModelBase):
         return {name: keras.layers.Rescaling(1e-4, dtype="float32")(tensor) for name, tensor in inputs.items()}
 
     def statistics(self, bands: Any) -> tuple[Any, Any]:
-        """Local mean of each band, local contrast of all, on the grid of the bands."""
+        """Local mean of each band, local contrast of all: planes (n, c, h, w) → the same, (n, 1, h, w)."""
         mean = LocalMean(self.context, **EXACT)(bands)
         return mean, LocalContrast(self.context, **EXACT)([bands, mean])
 
     def add_detail(
-        self, base: Any, seen: list[Any], mean: Any, contrast: Any, factor: int, more: Sequence[Any] = ()
+        self, base: list[Any], seen: list[Any], mean: Any, contrast: Any, guided: Sequence[Any] = ()
     ) -> dict[str, Any]:
-        """The output: the trunk's detail, ``factor`` times finer than what it has seen, on the upsampled band."""
+        """The output: upsampled bands, what the guides give to them, and the trunk's detail.
+
+        ``base``, ``guided``: planes of the f² places in a pixel of the trunk. ``seen``: planes that show the trunk the
+        bands' detail, in reflectance.
+        """
+        # Each band's detail weighs as much as the contrast is large: divided by it, flat ground counts like rugged.
+        share = 1.0 / contrast
+        shown = [planes * share for planes in seen]
         if self.spectrum:
-            brightness = ops.mean(ops.abs(mean), axis=-1, keepdims=True) + FLOOR
-            seen = [*seen, mean / brightness - 1.0]
-        seen = [*seen, *more]
+            brightness = ops.mean(ops.abs(mean), axis=1, keepdims=True) + FLOOR
+            shown.append(mean / brightness - 1.0)
+        shown += [planes * share for planes in guided]
         small = near_zero()
-        first = conv3(self.features, keras.layers.Concatenate()(seen), "first")
+        first = conv3(self.features, ops.transpose(ops.concatenate(shown, axis=1), (0, 2, 3, 1)), "first")
         x = residual_blocks(first, self.blocks, self.features, small, self.hidden)
-        detail = conv3(factor**2 * base.shape[-1], x, "last", small)
-        detail = keras.layers.Multiply(**EXACT)([detail, contrast])
-        total = keras.layers.Add(**EXACT)([base, DepthToSpace(factor, **EXACT)(detail)])
+        last = conv3(sum(planes.shape[1] for planes in base), x, "last", small)
+        detail = ops.transpose(ops.cast(last, "float32"), (0, 3, 1, 2)) * contrast
+        factor = math.isqrt(len(base))
+        start = [one + other for one, other in zip(base, guided, strict=True)] if guided else base
+        total = FromPlanes(factor, **EXACT)(ops.concatenate(start, axis=1) + detail)
         return {"sharpened": keras.layers.Rescaling(1e4, name="sharpened", **EXACT)(total)}
 
 
@@ -124,31 +137,42 @@ class CoarseNet(DetailNet):
         super().__init__(spec, **kwargs)
 
     def get_outputs(self, normalized_inputs: dict[str, Any]) -> dict[str, Any]:
-        fine = normalized_inputs["input_10m"]
-        target = list(normalized_inputs)[-1]
-        low = normalized_inputs[target]
-
-        fine_mean = keras.layers.AveragePooling2D(2, **EXACT)(fine)
-        coarse = [fine_mean, normalized_inputs["input_20m"]]
+        fine = ToPlanes(2, **EXACT)(normalized_inputs["input_10m"])
+        middle = ToPlanes(1, **EXACT)(normalized_inputs["input_20m"])
+        inside = places(fine, 2)
+        fine_mean = sum(inside[1:], inside[0]) / 4
+        coarse = [fine_mean, middle]
+        guided: list[Any] = []
         if "input_60m" in normalized_inputs:
-            coarse.append(BilinearUpsampling(3, **EXACT)(normalized_inputs["input_60m"]))
-        bands = keras.layers.Concatenate(**EXACT)(coarse)
+            low = ToPlanes(1, **EXACT)(normalized_inputs["input_60m"])
+            coarse += _finer(bilinear(low, 3), 1)
+            base = _finer(bilinear(low, 6), 2)
+            if self.guides:
+                guided = _finer(self._guided_60m(inside, middle, low), 2)
+        else:
+            base = bilinear(middle, 2)
+            if self.guides:
+                guided = guided_detail(inside, middle, self.guides, self.guide_radius)
+        bands = ops.concatenate(coarse, axis=1)
         mean, contrast = self.statistics(bands)
-        within = keras.layers.Subtract(**EXACT)([fine, keras.layers.UpSampling2D(2, **EXACT)(fine_mean)])
-        seen = [
-            keras.layers.Subtract(**EXACT)([bands, mean]) / contrast,
-            SpaceToDepth(2, **EXACT)(within) / contrast,
-        ]
-        base = BilinearUpsampling(FACTORS[target], **EXACT)(low)
-        more = []
-        if self.guides:
-            guide = fine
-            if "input_60m" in normalized_inputs:
-                guide = keras.layers.Concatenate(**EXACT)([fine, BilinearUpsampling(2, **EXACT)(coarse[1])])
-            guided = guided_detail(guide, low, FACTORS[target], self.guides, self.guide_radius)
-            base = keras.layers.Add(**EXACT)([base, guided])
-            more.append(SpaceToDepth(2, **EXACT)(guided) / contrast)
-        return self.add_detail(base, seen, mean, contrast, 2, more)
+        seen = [bands - mean, *(place - fine_mean for place in inside)]
+        return self.add_detail(base, seen, mean, contrast, guided)
+
+    def _guided_60m(self, inside: list[Any], middle: Any, low: Any) -> list[Any]:
+        """Detail of the 60 m bands from the guides, on the 60 m grid."""
+        guides = self.guides or []
+        used = sorted({channel for each in guides for channel in each})
+        every = [ops.concatenate([*pair], axis=1) for pair in zip(inside, bilinear(middle, 2), strict=True)]
+        chosen = [planes[:, channel : channel + 1] for planes in every for channel in used]
+        fine = places(ToCoarserGrid(2, **EXACT)(ops.concatenate(chosen, axis=1)), 6)
+        return guided_detail(
+            fine, low, [[used.index(channel) for channel in each] for each in guides], self.guide_radius
+        )
+
+
+def _finer(at_60m: list[Any], factor: int) -> list[Any]:
+    """Planes of the places in a 60 m pixel as those of the ``factor``² places in a 20 m pixel."""
+    return places(ToFinerGrid(factor, **EXACT)(ops.concatenate(at_60m, axis=1)), factor)
 
 
 def conv3(features: int, tensor: Any, name: str, initializer: Any = "he_normal") -> Any:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-
 from ..errors import InputError
 from .coarsenet import EXACT, DetailNet
-from .layers import BilinearUpsampling
+from .layers import ToPlanes, bilinear
 from .srresnet import INPUT, CrossSensor
 
 
@@ -29,7 +27,6 @@ class CrossNet(CrossSensor, DetailNet):
                 f"{self.bands} in its target; take the network srresnet."
             )
         self.coarseness = self.ratio
-        mean, contrast = self.statistics(low)
-        seen = [keras.layers.Subtract(**EXACT)([low, mean]) / contrast]
-        base = BilinearUpsampling(self.ratio, **EXACT)(low)
-        return self.add_detail(base, seen, mean, contrast, self.ratio)
+        bands = ToPlanes(1, **EXACT)(low)
+        mean, contrast = self.statistics(bands)
+        return self.add_detail(bilinear(bands, self.ratio), [bands - mean], mean, contrast)

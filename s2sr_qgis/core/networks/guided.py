@@ -8,13 +8,13 @@ doi:10.14358/PERS.72.5.591). It adapts to ground and air that the training never
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
-from .layers import BilinearUpsampling, LocalMean
+from .layers import LocalMean, bilinear
 
 RADIUS = 5
 """Of the square that slopes are fitted in, in pixels of the coarse band."""
@@ -27,56 +27,67 @@ RIDGE = 1e-3
 """Added to the variance of a guide: the square of 1 DN (in reflectance), and a share of the variance itself."""
 
 
-def guided_detail(fine: Any, low: Any, factor: int, guides: Sequence[Sequence[int]], radius: int = RADIUS) -> Any:
-    """Detail of each coarse band from its guides: (n, H, W, f), (n, h, w, c) → (n, H, W, c), H = h · ``factor``.
+def guided_detail(fine: Sequence[Any], low: Any, guides: Sequence[Sequence[int]], radius: int = RADIUS) -> list[Any]:
+    """Detail of each coarse band from its guides, as planes (see `layers`): f² × (n, c, h, w), f times finer.
 
     Args:
-        fine: the guides, reflectance.
-        low: the coarse bands, reflectance.
-        factor: how much coarser they are.
+        fine: the guides, f² planes (n, g, h, w), reflectance.
+        low: the coarse bands, (n, c, h, w), reflectance.
         guides: for each of the c coarse bands the channels of ``fine`` that it follows.
         radius: of the square that slopes are fitted in, in pixels of the coarse bands.
     """
-    exact: dict[str, Any] = {"dtype": "float32"}
-    box, up = LocalMean(radius, **exact), BilinearUpsampling(factor, **exact)
-    coarse = keras.layers.AveragePooling2D(factor, **exact)(fine)
-    detail = keras.layers.Subtract(**exact)([fine, up(coarse)])
+    factor = math.isqrt(len(fine))
+    coarse = sum(fine[1:], fine[0]) / len(fine)
+    detail = [place - smooth for place, smooth in zip(fine, bilinear(coarse, factor), strict=True)]
 
-    channels = sorted({channel for each in guides for channel in each})
-    bands = [_part(coarse, channel) for channel in channels] + [_part(low, band) for band in range(len(guides))]
-    place = {channel: index for index, channel in enumerate(channels)}
-    pairs = [(i, j) for i in range(len(bands)) for j in range(min(i + 1, len(channels)))]
+    found: dict[int, list[Any]] = {}
+    for own in dict.fromkeys(tuple(sorted(each)) for each in guides):
+        # Bands of the same guides are solved together, each operation on all of them at once.
+        bands = [band for band, each in enumerate(guides) if tuple(sorted(each)) == own]
+        slopes = [bilinear(slope, factor) for slope in _slopes(_taken(coarse, own), _taken(low, bands), radius)]
+        total = [
+            _dot([slope[place] for slope in slopes], [_one(image, channel) for channel in own])
+            for place, image in enumerate(detail)
+        ]
+        if len(bands) == len(guides):
+            return total
+        found.update({band: [_one(image, index) for image in total] for index, band in enumerate(bands)})
+    return [ops.concatenate([found[band][place] for band in range(len(guides))], axis=1) for place in range(len(fine))]
+
+
+def _taken(planes: Any, chosen: Sequence[int]) -> Any:
+    """Some of the planes, in the order given."""
+    return ops.concatenate([_one(planes, channel) for channel in chosen], axis=1)
+
+
+def _one(planes: Any, channel: int) -> Any:
+    return planes[:, channel : channel + 1]
+
+
+def _slopes(guides: Any, bands: Any, radius: int) -> list[Any]:
+    """For each guide the slopes of all bands on it, (n, bands, h, w), from squares of the coarse grid."""
+    count, targets = guides.shape[1], bands.shape[1]
+    pairs = [(i, j) for i in range(count) for j in range(i + 1)]
     # All means at once: the graph is a tenth as large, and several times as fast, as with one by one.
-    means = box(ops.concatenate([*bands, *(bands[i] * bands[j] for i, j in pairs)], axis=-1))
-    covariance = {
-        (i, j): _part(means, len(bands) + index) - _part(means, i) * _part(means, j)
-        for index, (i, j) in enumerate(pairs)
-    }
-
-    triangles: dict[tuple[int, ...], list[list[Any]]] = {}
-    slopes: list[Any] = []
-    for band, each in enumerate(guides):
-        own = tuple(sorted(place[channel] for channel in each))
-        if own not in triangles:
-            triangles[own] = _cholesky([[covariance[i, j] for j in own[: row + 1]] for row, i in enumerate(own)])
-        slopes += _solve(triangles[own], [covariance[len(channels) + band, j] for j in own])
-    steep = up(ops.clip(ops.concatenate(slopes, axis=-1), -STEEPEST, STEEPEST))
-    found, start = [], 0
-    for each in guides:
-        own_detail = ops.concatenate([_part(detail, channel) for channel in sorted(each)], axis=-1)
-        found.append(ops.sum(steep[..., start : start + len(each)] * own_detail, axis=-1, keepdims=True))
-        start += len(each)
-    return ops.concatenate(found, axis=-1)
-
-
-def _part(tensor: Any, channel: int) -> Any:
-    return tensor[..., channel : channel + 1]
+    products = [_one(guides, i) * _one(guides, j) for i, j in pairs]
+    products += [_one(guides, i) * bands for i in range(count)]
+    means = LocalMean(radius, dtype="float32")(ops.concatenate([guides, bands, *products], axis=1))
+    mean, band_mean = means[:, :count], means[:, count : count + targets]
+    start = count + targets
+    square: list[list[Any]] = [[] for _ in range(count)]
+    for index, (i, j) in enumerate(pairs):
+        square[i].append(_one(means, start + index) - _one(mean, i) * _one(mean, j))
+    start += len(pairs)
+    right = [
+        means[:, start + i * targets : start + (i + 1) * targets] - _one(mean, i) * band_mean for i in range(count)
+    ]
+    return [ops.clip(slope, -STEEPEST, STEEPEST) for slope in _solve(_cholesky(square), right)]
 
 
 def _cholesky(square: list[list[Any]]) -> list[list[Any]]:
     """The triangle of the guides' covariance matrix plus the ridge, in every pixel.
 
-    Written out, so that it exports and runs everywhere. ``square``: the matrix' lower triangle, each (n, h, w, 1).
+    Written out, so that it exports and runs everywhere. ``square``: the matrix' lower triangle, each (n, 1, h, w).
     """
     size = len(square)
     ridge = NOISE + RIDGE * sum((square[i][i] for i in range(1, size)), square[0][0]) / size
@@ -92,7 +103,7 @@ def _cholesky(square: list[list[Any]]) -> list[list[Any]]:
 
 
 def _solve(lower: list[list[Any]], right: list[Any]) -> list[Any]:
-    """The slopes of the ridge regression. ``right``: covariance of each guide with the target."""
+    """The slopes of the ridge regression. ``right``: covariance of each guide with the bands, (n, bands, h, w)."""
     size = len(right)
     forward: list[Any] = []
     for i in range(size):
@@ -105,4 +116,5 @@ def _solve(lower: list[list[Any]], right: list[Any]) -> list[Any]:
 
 
 def _dot(one: Sequence[Any], other: Sequence[Any]) -> Any:
-    return sum((a * b for a, b in zip(one, other, strict=True)), 0.0)
+    products = [a * b for a, b in zip(one, other, strict=True)]
+    return sum(products[1:], products[0]) if products else 0.0
