@@ -75,7 +75,7 @@ def test_a_layer_computes_what_its_ranges_say(copy) -> None:
     stored = np.clip(np.rint(x / own.input_scale) + own.input_zero, 0, 255).astype(np.int64) - own.input_zero
     padded = np.pad(stored, [(0, 0), (1, 1), (1, 1), (0, 0)])
     sums = sum(padded[:, i : i + 6, j : j + 7] @ own.kernel[i, j].astype(np.int64) for i in range(3) for j in range(3))
-    real = sums * (own.input_scale * own.kernel_scales) + np.asarray(layer.bias)
+    real = sums * own.kernel_scales + np.asarray(layer.bias)
     wanted = np.clip(np.rint(real / own.output_scale) + own.output_zero, 0, 255) - own.output_zero
     found = np.asarray(layer(x)) / own.output_scale
     assert len(np.unique(wanted)) > 20

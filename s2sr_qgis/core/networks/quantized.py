@@ -2,8 +2,11 @@
 
 The scales are learnt with the weights (learned step size quantisation, Esser et al. 2020,
 doi:10.48550/arXiv.1902.08153): rounding passes gradients through unchanged, clipping does not. Numbers are those of
-ONNX's QLinearConv: activations 8 bits unsigned with one scale, kernels 8 bits signed with a scale for each output
-channel, both symmetric, so that the exporter can write exactly what was trained.
+ONNX's QLinearConv: activations 8 bits unsigned, kernels 8 bits signed with a scale for each output channel, both
+symmetric, so that the exporter can write exactly what was trained.
+
+An activation has one scale, but for the network's two ends: its inputs differ in range by a factor of ten between
+channels, and so do its outputs, which cost most of the accuracy with one scale for all.
 """
 
 from __future__ import annotations
@@ -30,12 +33,14 @@ START = 12.0
 class Ranges:
     """What the exporter needs of one convolution: real = (stored − zero point) · scale.
 
-    ``kernel_scales``: one for each output channel. ``kernel``: (3, 3, in, out), signed 8 bits.
+    ``input_scale``, ``output_scale``: one number, (1,), or at the network's ends one for each channel. ``kernel``:
+    (3, 3, in, out), signed 8 bits; times ``kernel_scales``, one for each output channel, it is what inputs in whole steps are
+    multiplied by.
     """
 
-    input_scale: float
+    input_scale: npt.NDArray[np.float32]
     input_zero: int
-    output_scale: float
+    output_scale: npt.NDArray[np.float32]
     output_zero: int
     kernel_scales: npt.NDArray[np.float32]
     kernel: npt.NDArray[np.int8]
@@ -45,51 +50,65 @@ class Ranges:
 class QuantizedConv2D(keras.layers.Conv2D):
     """A convolution that rounds its input, its kernel and its output to 8 bits.
 
-    ``positive``: whether input and output are never negative (they come out of, go into a ReLU).
+    Args:
+        positive: whether input and output are never negative (they come out of, go into a ReLU).
+        each: whether input and output have a scale for each channel instead of one.
     """
 
-    def __init__(self, *args: Any, positive: tuple[bool, bool] = (False, False), **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        positive: tuple[bool, bool] = (False, False),
+        each: tuple[bool, bool] = (False, False),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.positive = tuple(positive)
+        self.positive, self.each = tuple(positive), tuple(each)
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         # Logarithms: a step of the optimiser then changes each scale by a share of itself. 0: not yet seen.
         zeros = keras.initializers.Zeros()
-        self.input_scale = self.add_weight(shape=(), initializer=zeros, name="input_scale", dtype="float32")
-        self.output_scale = self.add_weight(shape=(), initializer=zeros, name="output_scale", dtype="float32")
+        sizes = (input_shape[-1] if self.each[0] else 1, self.filters if self.each[1] else 1)
+        self.input_scale, self.output_scale = (
+            self.add_weight(shape=(size,), initializer=zeros, name=name, dtype="float32")
+            for name, size in zip(("input_scale", "output_scale"), sizes, strict=True)
+        )
 
     def call(self, inputs: Any) -> Any:
-        kernel = self._rounded_kernel()
-        x = self._rounded(inputs, self.input_scale, self.positive[0])
+        scale = ops.exp(ops.cast(self.input_scale, "float32"))
+        steps = self._steps(inputs, scale, self.positive[0])
         outputs = ops.conv(
-            x,
-            ops.cast(kernel, self.compute_dtype),
+            ops.cast(steps, self.compute_dtype),
+            ops.cast(self._rounded_kernel(scale), self.compute_dtype),
             strides=list(self.strides),
             padding=self.padding,
             data_format=self.data_format,
         )
         outputs = ops.add(outputs, ops.cast(self.bias, self.compute_dtype))
-        return self._rounded(outputs, self.output_scale, self.positive[1])
+        scale = ops.exp(ops.cast(self.output_scale, "float32"))
+        return ops.cast(self._steps(outputs, scale, self.positive[1]) * scale, self.compute_dtype)
 
     def calibrate(self, inputs: npt.NDArray[np.float32], outputs: npt.NDArray[np.float32]) -> None:
-        """Set both scales from what a plain network's layer takes and gives."""
+        """Set the scales from what a plain network's layer takes and gives, (n, h, w, channels)."""
         for scale, values, positive in (
             (self.input_scale, inputs, self.positive[0]),
             (self.output_scale, outputs, self.positive[1]),
         ):
             values = np.maximum(values, 0) if positive else np.abs(values)
-            reach = min(float(values.max()), START * float(np.sqrt(np.mean(np.square(values)))))
-            scale.assign(np.log(max(reach, 1e-6) / (LEVELS if positive else LARGEST_WEIGHT)))
+            values = values.reshape(-1, values.shape[-1]) if scale.shape[0] > 1 else values.reshape(-1, 1)
+            reach = np.minimum(values.max(axis=0), START * np.sqrt(np.mean(np.square(values), axis=0)))
+            scale.assign(np.log(np.maximum(reach, 1e-6) / (LEVELS if positive else LARGEST_WEIGHT)))
 
     def ranges(self) -> Ranges:
         """The numbers of the trained layer."""
-        kernel = np.asarray(ops.convert_to_numpy(self.kernel), np.float32)
-        scales = np.asarray(ops.convert_to_numpy(self._kernel_scales()), np.float32).reshape(-1)
+        input_scale, output_scale = _real(self.input_scale), _real(self.output_scale)
+        kernel = _number(self.kernel) * input_scale[:, np.newaxis]
+        scales = _number(self._kernel_scales(ops.convert_to_tensor(kernel))).reshape(-1)
         return Ranges(
-            input_scale=_real(self.input_scale),
+            input_scale=input_scale,
             input_zero=0 if self.positive[0] else SIGNED_ZERO,
-            output_scale=_real(self.output_scale),
+            output_scale=output_scale,
             output_zero=0 if self.positive[1] else SIGNED_ZERO,
             kernel_scales=scales,
             kernel=np.clip(np.rint(kernel / scales), -LARGEST_WEIGHT, LARGEST_WEIGHT).astype(np.int8),
@@ -107,26 +126,24 @@ class QuantizedConv2D(keras.layers.Conv2D):
             scale.assign(store[scale.name])
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "positive": self.positive}
+        return {**super().get_config(), "positive": self.positive, "each": self.each}
 
-    def _kernel_scales(self) -> Any:
-        largest = ops.max(ops.abs(ops.cast(self.kernel, "float32")), axis=(0, 1, 2), keepdims=True)
-        return ops.stop_gradient(ops.maximum(largest, 1e-8) / LARGEST_WEIGHT)
+    def _kernel_scales(self, kernel: Any) -> Any:
+        largest = ops.max(ops.abs(kernel), axis=(0, 1, 2), keepdims=True)
+        return ops.stop_gradient(ops.maximum(largest, 1e-12) / LARGEST_WEIGHT)
 
-    def _rounded_kernel(self) -> Any:
-        kernel, scales = ops.cast(self.kernel, "float32"), self._kernel_scales()
-        rounded = ops.round(kernel / scales) * scales
-        return kernel + ops.stop_gradient(rounded - kernel)
+    def _rounded_kernel(self, input_scale: Any) -> Any:
+        """The kernel for inputs that are whole numbers of steps."""
+        kernel = ops.cast(self.kernel, "float32") * ops.expand_dims(input_scale, -1)
+        scales = self._kernel_scales(kernel)
+        return kernel + ops.stop_gradient(ops.round(kernel / scales) * scales - kernel)
 
-    def _rounded(self, values: Any, log_scale: Any, positive: bool) -> Any:
+    def _steps(self, values: Any, scale: Any, positive: bool) -> Any:
+        """Whole numbers of steps, less the zero point."""
         zero = 0 if positive else SIGNED_ZERO
-        values, log_scale = ops.cast(values, "float32"), ops.cast(log_scale, "float32")
-        # Every value pulls at the one scale; the paper's factor brings its gradient to the size of the weights'.
-        share = 1 / ops.sqrt(ops.cast(ops.size(values), "float32") * (LEVELS - zero))
-        scale = ops.exp(log_scale * share + ops.stop_gradient(log_scale * (1 - share)))
-        steps = values / scale
+        steps = ops.cast(values, "float32") / scale
         steps = steps + ops.stop_gradient(ops.round(steps) - steps)
-        return ops.cast(ops.clip(steps, -zero, LEVELS - zero) * scale, self.compute_dtype)
+        return ops.clip(steps, -zero, LEVELS - zero)
 
 
 def quantized(model: keras.Model) -> keras.Model:
@@ -134,13 +151,14 @@ def quantized(model: keras.Model) -> keras.Model:
 
     Its scales are still unset: `calibrate`, or load a trained run's weights.
     """
-    into_relu = {layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv2D) and _feeds_relu(layer)}
-    from_relu = {layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv2D) and _fed_by_relu(layer)}
+    names = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    positive = {name: (_fed_by_relu(model.get_layer(name)), _feeds_relu(model.get_layer(name))) for name in names}
 
     def clone(layer: Any) -> Any:
         if isinstance(layer, keras.layers.Conv2D):
-            positive = (layer.name in from_relu, layer.name in into_relu)
-            return QuantizedConv2D.from_config({**layer.get_config(), "positive": positive})
+            each = (layer.name == names[0], layer.name == names[-1])
+            config = {**layer.get_config(), "positive": positive[layer.name], "each": each}
+            return QuantizedConv2D.from_config(config)
         return layer.__class__.from_config(layer.get_config())
 
     copy = keras.models.clone_model(model, clone_function=clone)
@@ -178,8 +196,12 @@ def _convolutions(model: keras.Model) -> list[QuantizedConv2D]:
     return [layer for layer in model.layers if isinstance(layer, QuantizedConv2D)]
 
 
-def _real(log_scale: Any) -> float:
-    return float(np.exp(np.asarray(ops.convert_to_numpy(log_scale), np.float32)))
+def _number(tensor: Any) -> npt.NDArray[np.float32]:
+    return np.asarray(ops.convert_to_numpy(tensor), np.float32)
+
+
+def _real(log_scale: Any) -> npt.NDArray[np.float32]:
+    return np.exp(_number(log_scale))
 
 
 def _feeds_relu(layer: Any) -> bool:
