@@ -56,7 +56,7 @@ def reach(folder: Path) -> int:
 def test_a_model_folder_is_complete(task, request) -> None:
     folder = request.getfixturevalue(f"model{task[:2]}")
     card = read_card(folder)
-    names = {"card.yaml", "model.onnx"} | ({"saved_model"} if task == "20m" else set())
+    names = {"card.yaml", "model.onnx", "model.float16.onnx"} | ({"saved_model"} if task == "20m" else set())
     assert {path.name for path in folder.iterdir()} == names
     assert card.name == folder.name
     assert card.task == task

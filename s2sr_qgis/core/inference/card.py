@@ -40,6 +40,7 @@ class ModelFile(_Part):
     file: str
     precision: Literal["float32", "float16", "int8"]
     sha256: str
+    metrics: dict[str, Any] = Field(default_factory=dict, description="Its own figures, beside float32's.")
 
 
 class ModelCard(_Part):

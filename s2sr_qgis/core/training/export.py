@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from ..dataset.card import CROSS_SENSOR, read_dataset
-from ..errors import DatasetError, MissingPackageError, ModelError, OutputError
+from ..dataset.card import CROSS_SENSOR, TARGET, Split
+from ..errors import MissingPackageError, ModelError, OutputError
 from ..inference.card import SAVED_MODEL, ModelCard, ModelFile, TensorCard, sha256, write_card
-from ..inference.model import load_model, turned
 from ..networks.base import CONVOLUTIONS
 from ..progress import Progress
 from .batches import OUTPUT
 from .fit import BEST, LAST
-from .run_card import CONFIG, RunCard, read_run_card
+from .parity import PARITY, check_parity, random_patches
+from .run_card import RunCard, read_run_card
 from .train import load_network
+from .variants import Variants, run_datasets, take_rounded
 
 if TYPE_CHECKING:
     from ..jobs import ExportJob
@@ -31,8 +33,6 @@ LARGE = 1024
 """Constants with fewer values are stored as they are."""
 
 ONNX = "model.onnx"
-PARITY = 2e-4
-"""Largest difference (reflectance) between Keras and ONNX Runtime that the parity check lets pass."""
 
 
 def export(job: ExportJob, progress: Progress) -> dict[str, Any]:
@@ -42,16 +42,27 @@ def export(job: ExportJob, progress: Progress) -> dict[str, Any]:
     """
     check_folder(job.output)
     run = read_run_card(job.run)
-    network, _ = load_network(job.run, run, BEST if job.checkpoint == "best" else LAST)
+    network, copy = load_network(job.run, run, BEST if job.checkpoint == "best" else LAST)
+    if copy is not None:
+        take_rounded(network.model, copy)
     title = job.title or f"{_what(run)}, {run.network}"
     card = describe(network, run, name=job.name or job.output.name, title=title)
     card.orientations = job.orientations
     card.mflop_per_pixel = round(card.mflop_per_pixel * job.orientations, 3)
+
+    def more(folder: Path) -> None:
+        variants = Variants(job.run, card, folder, progress)
+        variants.add_float16(network.model)
+        if job.quantize:
+            variants.add_int8(network.model, copy)
+
+    patches = _patches(job.run)
     parity = write_model(
-        network, card, job.output, saved_model=job.saved_model, patches=_patches(job.run), progress=progress
+        network, card, job.output, saved_model=job.saved_model, patches=patches, progress=progress, more=more
     )
     progress.artifact("model", str(job.output))
-    return {"output": str(job.output), "radius": card.radius, "parity": parity}
+    figures = {file.precision: file.metrics for file in card.files if file.metrics}
+    return {"output": str(job.output), "radius": card.radius, "parity": parity, "variants": figures}
 
 
 def describe(network: Any, run: RunCard, *, name: str, title: str) -> ModelCard:
@@ -98,8 +109,11 @@ def write_model(
     saved_model: bool,
     patches: dict[str, np.ndarray[Any, Any]] | None,
     progress: Progress,
+    more: Callable[[Path], None] | None = None,
 ) -> dict[str, float]:
     """Write ``model.onnx``, ``card.yaml`` and the SavedModel; the folder appears complete or not at all.
+
+    ``more``: writes further variants into the folder that it is given, and into the card.
 
     Returns the largest difference in reflectance between Keras and ONNX Runtime, on random and on real patches.
     """
@@ -110,7 +124,7 @@ def write_model(
         raise OutputError(f"{folder.parent} cannot be written: {error.strerror}.") from error
     try:
         part.chmod(0o755)
-        _round(network.model)
+        round_kernels(network.model)
         progress.progress(10, "ONNX")
         write_onnx(network.model, part / ONNX)
         card.files = [ModelFile(file=ONNX, precision="float32", sha256=sha256(part / ONNX))]
@@ -127,6 +141,10 @@ def write_model(
                     f"(at most {PARITY:g} is allowed); the model was not written."
                 )
         card.metrics["parity"] = {kind: float(f"{value:.2g}") for kind, value in parity.items()}
+        if more:
+            progress.check()
+            progress.progress(60, "variants")
+            more(part)
         write_card(card, part)
         if saved_model:
             progress.check()
@@ -160,7 +178,7 @@ def check_folder(folder: Path) -> None:
 
 def write_onnx(model: keras.Model, path: Path) -> None:
     """Write the network as ONNX: tensors named as Keras', NHWC, free batch, height and width."""
-    tf = _tensorflow()
+    tf = require_tensorflow()
     import onnx
     import tf2onnx
 
@@ -171,7 +189,7 @@ def write_onnx(model: keras.Model, path: Path) -> None:
 
 def write_saved_model(network: Any, folder: Path) -> None:
     """Write the SavedModel that OTBTF's TensorflowModelServe takes, cropped outputs included."""
-    tf = _tensorflow()
+    tf = require_tensorflow()
     model = network.serving_model()
     function, _ = _serving(tf, model)
     module = tf.Module()
@@ -212,53 +230,11 @@ def measure_radius(model: keras.Model, factors: dict[str, int]) -> int:
         size *= 2
 
 
-def random_patches(card: ModelCard) -> dict[str, np.ndarray[Any, Any]]:
-    """Noise in the range of reflectances, DN, as two patches of each input."""
-    rng = np.random.default_rng(1)
-    finest = min(tensor.resolution for tensor in card.inputs)
-    side = 16 * max(tensor.coarser(finest) for tensor in card.inputs)
-    return {
-        tensor.name: rng.uniform(
-            0, 8000, (2, side // tensor.coarser(finest), side // tensor.coarser(finest), len(tensor.bands))
-        ).astype(np.float32)
-        for tensor in card.inputs
-    }
-
-
-def check_parity(model: keras.Model, folder: Path, card: ModelCard, patches: dict[str, np.ndarray[Any, Any]]) -> float:
-    """Largest difference (reflectance) between Keras and the model folder's ONNX file on the same patches."""
-    onnx_model = load_model(folder, device="cpu")
-    worst = 0.0
-    for index in range(len(patches[card.inputs[0].name])):
-        one = {tensor.name: patches[tensor.name][index : index + 1] for tensor in card.inputs}
-        expected = np.asarray(model.predict_on_batch(one)[OUTPUT])
-        if card.orientations == 2:
-            again = {name: np.ascontiguousarray(turned(tensor)) for name, tensor in one.items()}
-            expected = (expected + turned(np.asarray(model.predict_on_batch(again)[OUTPUT]))) / 2
-        expected = expected[0] * card.scaling
-        bands = {
-            band: one[tensor.name][0, :, :, channel] * np.float32(card.scaling)
-            for tensor in card.inputs
-            for channel, band in enumerate(tensor.bands)
-        }
-        found = onnx_model.infer(bands)  # `predict` would mirror the edges, which Keras pads with zeros
-        for channel, band in enumerate(card.outputs[0].bands):
-            worst = max(worst, float(np.abs(found[band] - expected[..., channel]).max()))
-    return worst
-
-
 def _patches(run: Path) -> dict[str, np.ndarray[Any, Any]] | None:
     """A few real patches of the run's own datasets, where they are still there."""
-    import yaml
-
-    config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
-    for folder in config.get("datasets", []):
-        try:
-            dataset = read_dataset(folder)
-        except DatasetError:
-            continue
-        split = "test" if dataset.count("test") else "train"
-        return {name: array[:4] for name, array in dataset.arrays(split).items() if name != "target"}  # type: ignore[arg-type]
+    for dataset in run_datasets(run):
+        split: Split = "test" if dataset.count("test") else "train"
+        return {name: array[:4] for name, array in dataset.arrays(split).items() if name != TARGET}
     return None
 
 
@@ -266,7 +242,8 @@ def _input(model: keras.Model, name: str) -> Any:
     return next(tensor for tensor in model.inputs if tensor.name == name)
 
 
-def _tensorflow() -> Any:
+def require_tensorflow() -> Any:
+    """TensorFlow, which export needs. Raises `MissingPackageError` under another backend."""
     if keras.backend.backend() != "tensorflow":
         raise MissingPackageError(
             f"Export needs Keras on TensorFlow, not on {keras.backend.backend()}; run it with KERAS_BACKEND=tensorflow "
@@ -308,7 +285,7 @@ def _named(onnx: Any, converted: Any, inputs: list[str]) -> Any:
     return converted
 
 
-def _round(model: keras.Model) -> None:
+def round_kernels(model: keras.Model) -> None:
     """Round the kernels to what float16 holds (11 significant bits), so that files can store them as that."""
     for layer in model.layers:
         if isinstance(layer, CONVOLUTIONS):

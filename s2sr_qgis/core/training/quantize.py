@@ -16,14 +16,15 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from ..networks.quantized import LARGEST_WEIGHT, LEVELS, SIGNED_ZERO, Ranges
+from ..networks.quantized import LARGEST_WEIGHT, LEVELS, Ranges
+from .half import drop_unused
 
 Array = npt.NDArray[Any]
 Rule = Literal["minmax", "percentile", "mse"]
 """How calibration finds a range: from the smallest to the largest value, between two quantiles, or with the least
 mean squared error of rounding and clipping."""
 
-PERCENTILE = 0.01
+PERCENTILE = 0.1
 """Percent of the values that the rule `percentile` lets be clipped on each side."""
 
 SHARES = np.linspace(1.0, 0.3, 36)
@@ -72,7 +73,7 @@ def convolutions(graph: Any, model: keras.Model) -> dict[str, str]:
 
 
 def calibrated(
-    model: keras.Model, patches: dict[str, Array], rule: Rule = "mse", *, ends: bool = False
+    model: keras.Model, patches: dict[str, Array], rule: Rule = "percentile", *, ends: bool = False
 ) -> dict[str, Ranges]:
     """Ranges of a plain network's convolutions on real patches, by the layers' names.
 
@@ -156,7 +157,8 @@ class _Quantizer:
                 self._pair(node.output[0], tensor, scales[tensor, given[tensor]], given[tensor])
         del self.graph.node[:]
         self.graph.node.extend(self.new)
-        self._drop_unused()
+        del self.graph.value_info[:]
+        drop_unused(self.graph)
 
     def _plan(self) -> tuple[dict[str, int], dict[tuple[str, int], float]]:
         """The zero point of each tensor that is rounded where it is made; the scale of each rounded tensor."""
@@ -212,20 +214,6 @@ class _Quantizer:
     def _store(self, name: str, values: Any) -> str:
         self.graph.initializer.append(self.arrays.from_array(np.ascontiguousarray(np.asarray(values)), name))
         return name
-
-    def _drop_unused(self) -> None:
-        """Leave out the float kernels, and the casts that widened them."""
-        outputs = {value.name for value in self.graph.output}
-        while True:
-            used = {name for node in self.graph.node for name in node.input} | outputs
-            unused = [node for node in self.graph.node if not used & set(node.output)]
-            if not unused:
-                break
-            for node in unused:
-                self.graph.node.remove(node)
-        kept = [tensor for tensor in self.graph.initializer if tensor.name in used]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(kept)
 
 
 def _kernel(graph: Any, node: Any) -> Array:

@@ -1,0 +1,68 @@
+"""Whether an ONNX file gives what the Keras network gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from ..inference.card import ModelCard
+from ..inference.model import Model, load_model, turned
+from .batches import OUTPUT
+
+Array = npt.NDArray[Any]
+Patches = dict[str, Array]
+
+PARITY = 2e-4
+"""Largest difference (reflectance) between Keras and ONNX Runtime that the parity check lets pass."""
+
+
+def random_patches(card: ModelCard) -> Patches:
+    """Noise in the range of reflectances, DN, as two patches of each input."""
+    rng = np.random.default_rng(1)
+    finest = min(tensor.resolution for tensor in card.inputs)
+    side = 16 * max(tensor.coarser(finest) for tensor in card.inputs)
+    return {
+        tensor.name: rng.uniform(
+            0, 8000, (2, side // tensor.coarser(finest), side // tensor.coarser(finest), len(tensor.bands))
+        ).astype(np.float32)
+        for tensor in card.inputs
+    }
+
+
+def check_parity(
+    model: keras.Model, folder: Path, card: ModelCard, patches: Patches, precision: str = "float32"
+) -> float:
+    """Largest difference (reflectance) between Keras and one of the model folder's ONNX files on the same patches."""
+    found = outputs(load_model(folder, device="cpu", precision=precision), patches)
+    return float(np.abs(found - expected(model, card, patches)).max() * card.scaling)
+
+
+def outputs(model: Model, patches: Patches) -> Array:
+    """What a model folder's file gives for patches by input name (n, h, w, c): (n, H, W, bands), in the same units."""
+    card, found = model.card, []
+    for index in range(len(patches[card.inputs[0].name])):
+        bands = {
+            band: patches[tensor.name][index, :, :, channel] * np.float32(card.scaling)
+            for tensor in card.inputs
+            for channel, band in enumerate(tensor.bands)
+        }
+        result = model.infer(bands)  # `predict` would mirror the edges, which Keras pads with zeros
+        found.append(np.stack([result[band] for band in card.output_bands], axis=-1) / np.float32(card.scaling))
+    return np.stack(found)
+
+
+def expected(model: keras.Model, card: ModelCard, patches: Patches) -> Array:
+    """What the Keras network gives for the same patches, in both orientations where the card says so."""
+    found = []
+    for index in range(len(patches[card.inputs[0].name])):
+        one = {tensor.name: patches[tensor.name][index : index + 1] for tensor in card.inputs}
+        result = np.asarray(model.predict_on_batch(one)[OUTPUT])
+        if card.orientations == 2:
+            again = {name: np.ascontiguousarray(turned(tensor)) for name, tensor in one.items()}
+            result = (result + turned(np.asarray(model.predict_on_batch(again)[OUTPUT]))) / 2
+        found.append(result[0])
+    return np.stack(found)
