@@ -34,7 +34,7 @@ class Ranges:
     """What the exporter needs of one convolution: real = (stored − zero point) · scale.
 
     ``input_scale``, ``output_scale``: one number, (1,), or at the network's ends one for each channel. ``kernel``:
-    (3, 3, in, out), signed 8 bits; times ``kernel_scales``, one for each output channel, it is what inputs in whole steps are
+    (3, 3, in, out), signed 8 bits; times ``kernel_scales``, one for each output channel, it is what whole steps are
     multiplied by.
     """
 
