@@ -17,6 +17,9 @@ CARD_NAME = "card.yaml"
 SAVED_MODEL = "saved_model"
 """Where an exported model folder holds the TensorFlow SavedModel, if it has one."""
 
+MAX_LOSS = 1.0
+"""Percent of its RMSE that a variant may lose against float32 and still be chosen unasked."""
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -41,6 +44,11 @@ class ModelFile(_Part):
     precision: Literal["float32", "float16", "int8"]
     sha256: str
     metrics: dict[str, Any] = Field(default_factory=dict, description="Its own figures, beside float32's.")
+
+    @property
+    def loss(self) -> float:
+        """By how many percent its RMSE is larger than float32's; 0 where nobody has measured it."""
+        return float(self.metrics.get("loss_percent", 0))
 
 
 class ModelCard(_Part):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -14,7 +16,8 @@ from ..errors import InputError, MissingPackageError, ModelError
 from ..jobs import Device
 from ..raster.grid import Window
 from ..raster.tiles import crop, fill, mirrored, tiles
-from .card import CARD_NAME, ModelCard, ModelFile, TensorCard, read_card, sha256
+from .card import CARD_NAME, MAX_LOSS, ModelCard, ModelFile, TensorCard, read_card, sha256
+from .processor import has_dot_products
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -49,6 +52,10 @@ class Model:
         self.card = card
         self.device = device
         self.precision = precision
+        self.seconds = 0.0
+        """What the network has taken: the processor time of the threads that ran it; elsewhere than on it, time."""
+        self._clock = time.thread_time if device == "cpu" else time.perf_counter
+        self._lock = threading.Lock()
         self._session = session
         self._types = {i.name: np.float16 if "float16" in i.type else np.float32 for i in session.get_inputs()}
         _check_tensors(card, set(self._types), {o.name for o in session.get_outputs()})
@@ -84,7 +91,7 @@ class Model:
         """Run the network, in both orientations where the card says so: no NaN, sides multiples of `multiple`.
 
         ``bands``: reflectance, float32 (h, w) at native resolution. Returns reflectance, float32 (H, W) at the finest,
-        times `scale`.
+        times `scale`: views of one array, so who keeps one keeps all. Thread-safe.
         """
         feed = {t.name: self._tensor(t, bands) for t in self.card.inputs}
         results = self._run(feed)
@@ -99,11 +106,12 @@ class Model:
                     f"The model {self.card.name} ({self.precision}) gave values that are not numbers; "
                     "use float32 precision or export the model again."
                 )
-            for channel, band in enumerate(tensor.bands):
-                sharpened[band] = result[0, :, :, channel].astype(np.float32) * np.float32(self.card.scaling)
+            scaled = np.multiply(result, np.float32(self.card.scaling), dtype=np.float32)
+            sharpened.update(zip(tensor.bands, np.moveaxis(scaled[0], -1, 0), strict=True))
         return sharpened
 
     def _run(self, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        begin = self._clock()
         try:
             results: list[NDArray[Any]] = self._session.run([t.name for t in self.card.outputs], feed)
         except Exception as error:  # ONNX Runtime's own classes are private
@@ -111,6 +119,8 @@ class Model:
             raise ModelError(
                 f"The model {self.card.name} failed on {self.device}: {reason}; try smaller tiles."
             ) from error
+        with self._lock:
+            self.seconds += self._clock() - begin
         return results
 
     def predict(self, bands: dict[str, NDArray[np.floating[Any]]], tile_size: int | None = None) -> dict[str, Float]:
@@ -153,8 +163,10 @@ class Model:
         return out
 
     def _tensor(self, tensor: TensorCard, bands: dict[str, Float]) -> NDArray[Any]:
-        stack = np.stack([bands[band] for band in tensor.bands], axis=-1)[np.newaxis]
-        return (stack / np.float32(self.card.scaling)).astype(self._types[tensor.name])
+        stack = np.empty((1, *bands[tensor.bands[0]].shape, len(tensor.bands)), self._types[tensor.name])
+        for channel, band in enumerate(tensor.bands):
+            np.divide(bands[band], np.float32(self.card.scaling), out=stack[0, :, :, channel], casting="same_kind")
+        return stack
 
     def _area(self, bands: dict[str, NDArray[Any]]) -> Window:
         """The window of the finest grid that the bands cover together."""
@@ -209,19 +221,18 @@ def load_model(source: str | Path, device: str = "auto", threads: int | None = N
     """Load a bundled model by name, or a model folder (``card.yaml`` and ONNX files).
 
     ``device``: auto (CUDA, DirectML, else the processor), cpu, cuda, directml, coreml. ``threads``: on the processor;
-    None: all cores. ``precision``: float32, float16, int8; auto: float32 where the model has it. Raises `ModelError`
-    (no or damaged model, card and ONNX that do not belong together), `MissingPackageError` (device not available),
-    `InputError` (no such device).
+    None: all cores. ``precision``: float32, float16, int8; auto: see `choose`. Raises `ModelError` (no or damaged
+    model, card and ONNX that do not belong together, no variant of that precision), `MissingPackageError` (device not
+    available), `InputError` (no such device).
     """
     folder = find_model(source)
     card = read_card(folder)
-    file = _choose(card, precision)
-    path = folder / file.file
-    if Path(file.file).name != file.file or not path.is_file():
-        raise ModelError(f"{folder} lacks the file {file.file} that its card names; copy or export the model again.")
-    if sha256(path) != file.sha256.lower():
-        raise ModelError(f"{path} does not match its card (SHA-256 differs); copy or export the model again.")
-    session, used = _session(path, device, threads)
+    wanted = devices()[0] if device == "auto" else device
+    file = choose(card, "cpu" if wanted == "coreml" and device == "auto" else wanted, precision)
+    session, used = _session(_checked(folder, file), device, threads)
+    if used != wanted and precision == "auto" and (other := choose(card, used, precision)) != file:
+        # A device that is installed and could not be started: what runs now may have a better variant.
+        file, (session, used) = other, _session(_checked(folder, other), used, threads)
     return Model(card, session, used, file.precision)
 
 
@@ -231,14 +242,34 @@ def devices() -> list[str]:
     return [device for device in ("cuda", "directml", "coreml", "cpu") if PROVIDERS[device] in available]
 
 
-def _choose(card: ModelCard, precision: str) -> ModelFile:
-    by_precision = {file.precision: file for file in card.files}
-    if precision == "auto" and card.files:
-        return by_precision.get("float32", card.files[0])
-    for name, file in by_precision.items():
+def choose(card: ModelCard, device: str = "cpu", precision: str = "auto") -> ModelFile:
+    """The variant of a model that runs on a device.
+
+    auto: float16 on CUDA and DirectML, int8 on a processor that is fast at it (see `processor`) unless its figures in
+    the card say that it loses more than `MAX_LOSS`, else float32; float32 also where the model lacks the variant.
+    Raises `ModelError` when the model has no variant of the precision that is asked for.
+    """
+    files = {file.precision: file for file in card.files}
+    if precision == "auto" and files:
+        if device in ("cuda", "directml") and "float16" in files:
+            return files["float16"]
+        if device == "cpu" and "int8" in files and files["int8"].loss <= MAX_LOSS and has_dot_products():
+            return files["int8"]
+        return files.get("float32", card.files[0])
+    for name, file in files.items():
         if name == precision:
             return file
-    raise ModelError(f"The model {card.name} has no {precision} file; it has {', '.join(by_precision) or 'none'}.")
+    names = ", ".join(files) or "none"
+    raise ModelError(f"The model {card.name} has no {precision} variant; it has {names}: choose one of these or 'auto'.")
+
+
+def _checked(folder: Path, file: ModelFile) -> Path:
+    path = folder / file.file
+    if Path(file.file).name != file.file or not path.is_file():
+        raise ModelError(f"{folder} lacks the file {file.file} that its card names; copy or export the model again.")
+    if sha256(path) != file.sha256.lower():
+        raise ModelError(f"{path} does not match its card (SHA-256 differs); copy or export the model again.")
+    return path
 
 
 def _session(path: Path, device: str, threads: int | None) -> tuple[onnxruntime.InferenceSession, str]:
@@ -255,6 +286,8 @@ def _session(path: Path, device: str, threads: int | None) -> tuple[onnxruntime.
     wanted = [device] if device != "auto" else [d for d in available if d != "coreml"]
     options = runtime.SessionOptions()
     options.log_severity_level = 3
+    # Without dot products, sums of bytes on x86 overflow in 16 bits; this takes the slower way that does not.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if threads:
         options.intra_op_num_threads = threads
     if "directml" in wanted:

@@ -8,6 +8,7 @@ loop has learnt, or are taken from what the convolutions see on real patches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,22 +17,22 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from ..networks.quantized import LARGEST_WEIGHT, LEVELS, Ranges
+from ..networks.quantized import LARGEST_WEIGHT, LEVELS, SIGNED_ZERO, Ranges
 from .half import drop_unused
 
 Array = npt.NDArray[Any]
 Rule = Literal["minmax", "percentile", "mse"]
-"""How calibration finds a range: from the smallest to the largest value, between two quantiles, or with the least
-mean squared error of rounding and clipping."""
+"""How calibration finds a range: up to the largest value, up to a quantile, or with the least mean squared error of
+rounding and clipping."""
 
 PERCENTILE = 0.1
-"""Percent of the values that the rule `percentile` lets be clipped on each side."""
+"""Percent of the values that the rule `percentile` lets be clipped."""
 
-SHARES = np.linspace(1.0, 0.3, 36)
+SHARES = np.linspace(1.0, 0.1, 46)
 """Parts of the largest range that the rule `mse` tries."""
 
-SAMPLE = 2**17
-"""Values that a range is found from; more change it by less than a step."""
+SAMPLE = 2**14
+"""Pixels that a range is found from."""
 
 BATCH = 8
 
@@ -73,34 +74,40 @@ def convolutions(graph: Any, model: keras.Model) -> dict[str, str]:
 
 
 def calibrated(
-    model: keras.Model, patches: dict[str, Array], rule: Rule = "percentile", *, ends: bool = False
+    model: keras.Model, patches: dict[str, Array], rule: Rule = "percentile", *, ends: bool = True, each: bool = True
 ) -> dict[str, Ranges]:
     """Ranges of a plain network's convolutions on real patches, by the layers' names.
 
-    ``patches``: inputs by name, (n, h, w, c), DN. ``ends``: the first and the last convolution too.
+    ``patches``: inputs by name, (n, h, w, c), DN. ``ends``: the first and the last convolution too; ``each``: with a
+    scale for each channel of what the first takes and the last gives.
     """
     layers = [layer for layer in model.layers if type(layer) is keras.layers.Conv2D]
+    first, last = layers[0], layers[-1]
     layers = layers if ends else layers[1:-1]
     tensors = {id(tensor): tensor for layer in layers for tensor in (layer.input, _behind(layer))}
-    probe = keras.Model(model.inputs, list(tensors.values()))
+    seen = dict(zip(tensors, _sampled(model, list(tensors.values()), patches), strict=True))
+    found = {}
+    for layer in layers:
+        sides = (layer.input, each and layer is first), (_behind(layer), each and layer is last)
+        pairs = [_pair(seen[id(tensor)], rule, spread) for tensor, spread in sides]
+        kernel = np.asarray(layer.get_weights()[0], np.float32) * pairs[0][0][:, np.newaxis]
+        scales = np.maximum(np.abs(kernel).max(axis=(0, 1, 2)), 1e-12).astype(np.float32) / LARGEST_WEIGHT
+        found[layer.name] = Ranges(*pairs[0], *pairs[1], scales, np.rint(kernel / scales).astype(np.int8))
+    return found
+
+
+def _sampled(model: keras.Model, tensors: list[Any], patches: dict[str, Array]) -> list[Array]:
+    """Pixels of inner tensors, evenly drawn from all patches: (pixels, channels)."""
+    probe = keras.Model(model.inputs, tensors)
     count, rng = len(next(iter(patches.values()))), np.random.default_rng(0)
     share = max(SAMPLE // -(-count // BATCH), 1)
     seen: list[list[Array]] = [[] for _ in tensors]
     for start in range(0, count, BATCH):
         part = {name: np.asarray(array[start : start + BATCH]) for name, array in patches.items()}
         for values, taken in zip(probe.predict_on_batch(part), seen, strict=True):
-            flat = np.asarray(values, np.float32).ravel()
-            extremes = np.array([flat.min(), flat.max()])
-            taken.append(np.concatenate([extremes, flat[rng.integers(0, flat.size, min(share, flat.size))]]))
-    pairs = {key: _pair(np.concatenate(taken), rule) for key, taken in zip(tensors, seen, strict=True)}
-    found = {}
-    for layer in layers:
-        kernel = np.asarray(layer.get_weights()[0], np.float32)
-        scales = np.maximum(np.abs(kernel).max(axis=(0, 1, 2)), 1e-8).astype(np.float32) / LARGEST_WEIGHT
-        found[layer.name] = Ranges(
-            *pairs[id(layer.input)], *pairs[id(_behind(layer))], scales, np.rint(kernel / scales).astype(np.int8)
-        )
-    return found
+            pixels = np.asarray(values, np.float32).reshape(-1, values.shape[-1])
+            taken.append(pixels[rng.permutation(len(pixels))[:share]])
+    return [np.concatenate(taken) for taken in seen]
 
 
 def _behind(layer: Any) -> Any:
@@ -109,27 +116,21 @@ def _behind(layer: Any) -> Any:
     return users[0].output if len(users) == 1 and isinstance(users[0], keras.layers.ReLU) else layer.output
 
 
-def _pair(values: Array, rule: Rule) -> tuple[float, int]:
-    """Scale and zero point of an activation from a sample of its values."""
-    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
-    if rule == "percentile":
-        low, high = (float(v) for v in np.percentile(values, (PERCENTILE, 100 - PERCENTILE)))
-        low, high = min(low, 0.0), max(high, 0.0)
-    scale, zero = _affine(low, high)
-    if rule != "mse":
-        return scale, zero
-    errors = []
-    for share in SHARES:
-        scale, zero = _affine(low * share, high * share)
-        rounded = (np.clip(np.rint(values / scale) + zero, 0, LEVELS) - zero) * scale
-        errors.append(float(np.mean(np.square(rounded - values))))
-    share = SHARES[int(np.argmin(errors))]
-    return _affine(low * share, high * share)
+def _pair(values: Array, rule: Rule, each: bool) -> tuple[npt.NDArray[np.float32], int]:
+    """Scale, of all channels or of each, and zero point of an activation from a sample of its pixels."""
+    positive = values.min() >= 0
+    sizes = np.abs(values) if each else np.abs(values).reshape(-1, 1)
+    levels = LEVELS if positive else LARGEST_WEIGHT
+    reach = np.percentile(sizes, 100 - PERCENTILE if rule == "percentile" else 100, axis=0)
+    scale = np.maximum(reach, 1e-6) / levels
+    if rule == "mse":
+        errors = [np.mean(np.square(_rounded(sizes, share * scale, levels) - sizes), axis=0) for share in SHARES]
+        scale = scale * SHARES[np.argmin(errors, axis=0)]
+    return np.asarray(scale, np.float32), 0 if positive else SIGNED_ZERO
 
 
-def _affine(low: float, high: float) -> tuple[float, int]:
-    scale = max(high - low, 1e-8) / LEVELS
-    return scale, int(np.clip(round(-low / scale), 0, LEVELS))
+def _rounded(sizes: Array, scale: Array, levels: int) -> Array:
+    return np.minimum(np.rint(sizes / scale), levels) * scale
 
 
 class _Quantizer:
@@ -141,64 +142,83 @@ class _Quantizer:
         self.helper, self.arrays = onnx.helper, onnx.numpy_helper
         self.graph, self.ranges, self.old = graph, ranges, list(graph.node)
         self.new: list[Any] = []
+        self.scales: dict[tuple[str, int], float] = {}
         self.made: dict[tuple[str, int], str] = {}
 
     def run(self) -> None:
         """Rewrite the graph."""
-        given, scales = self._plan()
+        given = self._plan()
         for node in self.old:
             own = self.ranges.get(node.name)
             if own is not None:
-                self._convolution(node, own, scales)
+                self._convolution(node, own)
             self.new.append(node)
             tensor = node.output[0]
             if tensor in given:
                 node.output[0] = f"{tensor}_exact"
-                self._pair(node.output[0], tensor, scales[tensor, given[tensor]], given[tensor])
-        del self.graph.node[:]
+                self._output(node.output[0], tensor, given[tensor])
+        del self.graph.node[:], self.graph.value_info[:]
         self.graph.node.extend(self.new)
-        del self.graph.value_info[:]
         drop_unused(self.graph)
 
-    def _plan(self) -> tuple[dict[str, int], dict[tuple[str, int], float]]:
-        """The zero point of each tensor that is rounded where it is made; the scale of each rounded tensor."""
+    def _plan(self) -> dict[str, Ranges]:
+        """Which tensors are rounded where they are made; the scale of each tensor that has one for all channels."""
         users: dict[str, list[Any]] = {}
         for node in self.old:
             for name in node.input:
                 users.setdefault(name, []).append(node)
-        given: dict[str, int] = {}
-        scales: dict[tuple[str, int], float] = {}
+        given: dict[str, Ranges] = {}
 
-        def rounded(tensor: str, zero: int, scale: float) -> None:
+        def rounded(tensor: str, zero: int, scale: Array) -> None:
             # Where what a convolution gives is what the next one takes, the finer scale serves both: rounding twice
             # would only add noise, and take time.
-            scales[tensor, zero] = min(scale, scales.get((tensor, zero), scale))
+            if scale.size == 1:
+                self.scales[tensor, zero] = min(float(scale[0]), self.scales.get((tensor, zero), math.inf))
 
         for node in self.old:
             if own := self.ranges.get(node.name):
                 tensor, takers = node.output[0], users.get(node.output[0], [])
                 if own.output_zero == 0 and len(takers) == 1 and takers[0].op_type == "Relu":
                     tensor = takers[0].output[0]  # ONNX Runtime drops the ReLU, which clipping at 0 does as well
-                given[tensor] = own.output_zero
+                given[tensor] = own
                 rounded(tensor, own.output_zero, own.output_scale)
                 rounded(node.input[0], own.input_zero, own.input_scale)
-        for tensor, zero in given.items():
-            self.made[tensor, zero] = tensor
-        return given, scales
+                if own.output_scale.size == 1:
+                    self.made[tensor, own.output_zero] = tensor
+        return given
 
-    def _convolution(self, node: Any, own: Ranges, scales: dict[tuple[str, int], float]) -> None:
+    def _convolution(self, node: Any, own: Ranges) -> None:
         tensor, zero = node.input[0], own.input_zero
-        scale = scales[tensor, zero]
-        if (tensor, zero) not in self.made:
-            self.made[tensor, zero] = f"{tensor}_rounded{zero}"
-            self._pair(tensor, self.made[tensor, zero], scale, zero)
-        node.input[0] = self.made[tensor, zero]
-        node.input[1] = self._constant(f"{node.name}_kernel", own.kernel.transpose(3, 2, 0, 1), own.kernel_scales)
+        # A scale for each channel is a product before or behind, and the convolution works in whole steps.
+        scale = 1.0 if own.input_scale.size > 1 else self.scales[tensor, zero]
+        if own.input_scale.size > 1:
+            steps = f"{node.name}_steps"
+            self._product(tensor, 1 / own.input_scale, steps)
+            self._pair(steps, f"{node.name}_rounded", scale, zero)
+            node.input[0] = f"{node.name}_rounded"
+        else:
+            if (tensor, zero) not in self.made:
+                self.made[tensor, zero] = f"{tensor}_rounded{zero}"
+                self._pair(tensor, self.made[tensor, zero], scale, zero)
+            node.input[0] = self.made[tensor, zero]
+        unit = own.output_scale.astype(np.float64) if own.output_scale.size > 1 else 1.0
+        per_step = own.kernel_scales / (1.0 if own.input_scale.size > 1 else float(own.input_scale[0])) / unit
+        node.input[1] = self._constant(f"{node.name}_kernel", own.kernel.transpose(3, 2, 0, 1), per_step)
         if len(node.input) > 2:
-            bias = self.arrays.to_array(next(t for t in self.graph.initializer if t.name == node.input[2]))
-            steps = (scale * own.kernel_scales.astype(np.float64)).astype(np.float32)
-            whole = np.clip(np.rint(bias / steps.astype(np.float64)), -(2**31), 2**31 - 1).astype(np.int32)
-            node.input[2] = self._constant(f"{node.name}_bias", whole, steps)
+            bias = self.arrays.to_array(next(t for t in self.graph.initializer if t.name == node.input[2])) / unit
+            whole = np.clip(np.rint(bias / (scale * per_step)), -(2**31), 2**31 - 1).astype(np.int32)
+            node.input[2] = self._constant(f"{node.name}_bias", whole, scale * per_step)
+
+    def _output(self, source: str, target: str, own: Ranges) -> None:
+        if own.output_scale.size > 1:
+            self._pair(source, f"{target}_steps", 1.0, own.output_zero)
+            self._product(f"{target}_steps", own.output_scale, target)
+        else:
+            self._pair(source, target, self.scales[target, own.output_zero], own.output_zero)
+
+    def _product(self, source: str, factors: Array, target: str) -> None:
+        factor = self._store(f"{target}_factor", factors.reshape(1, -1, 1, 1).astype(np.float32))
+        self.new.append(self.helper.make_node("Mul", [source, factor], [target]))
 
     def _pair(self, source: str, target: str, scale: float, zero: int) -> None:
         steps = [self._store(f"{target}_scale", np.float32(scale)), self._store(f"{target}_zero", np.uint8(zero))]
@@ -206,7 +226,7 @@ class _Quantizer:
         self.new.append(self.helper.make_node("DequantizeLinear", [f"{target}_stored", *steps], [target]))
 
     def _constant(self, name: str, stored: Array, scales: Array) -> str:
-        names = [self._store(f"{name}_stored", stored), self._store(f"{name}_scale", scales)]
+        names = [self._store(f"{name}_stored", stored), self._store(f"{name}_scale", scales.astype(np.float32))]
         names.append(self._store(f"{name}_zero", np.zeros(scales.shape, stored.dtype)))
         self.new.append(self.helper.make_node("DequantizeLinear", names, [name], axis=0))
         return name

@@ -14,7 +14,7 @@ import yaml
 
 from ..dataset.card import TARGET, Dataset, Split, read_dataset
 from ..errors import DatasetError, InputError, ModelError
-from ..inference.card import ModelCard, ModelFile, sha256, write_card
+from ..inference.card import MAX_LOSS, ModelCard, ModelFile, sha256, write_card
 from ..inference.model import load_model
 from ..networks.quantized import Ranges, ranges
 from ..progress import Progress
@@ -34,9 +34,6 @@ CALIBRATION = 128
 SCORED = 512
 """Patches that variants are scored on where there is no test split."""
 
-LOSS = 1.0
-"""Percent of the RMSE that an 8-bit variant may lose without a warning."""
-
 HALF_PARITY = 5e-3
 """Largest difference (reflectance) between float16 and Keras that a variant is kept with."""
 
@@ -48,7 +45,7 @@ def take_rounded(model: keras.Model, copy: keras.Model) -> None:
     """Give a plain network the kernels of its copy trained with 8 bits, as that rounds them."""
     for name, own in ranges(copy).items():
         layer = model.get_layer(name)
-        layer.kernel.assign(own.kernel * own.kernel_scales)
+        layer.kernel.assign(own.kernel * own.kernel_scales / own.input_scale[:, np.newaxis])
 
 
 class Variants:
@@ -86,11 +83,10 @@ class Variants:
         file = self._add(INT8, "int8")
         if copy is not None:
             self._check_rounding(file, model, copy)
-        loss = file.metrics.get("loss_percent")
-        if loss is not None and loss > LOSS:
+        if file.loss > MAX_LOSS:
             self.progress.log(
-                f"The 8-bit variant loses {loss:.1f} % against float32 on {file.metrics['patches']} patches (more than "
-                f"{LOSS:g} %); train with 'quantized' from this run's weights.",
+                f"The 8-bit variant loses {file.loss:.1f} % against float32 (more than {MAX_LOSS:g} %), so it is used "
+                "only on request; train with 'quantized' from this run's weights.",
                 "warning",
             )
 
