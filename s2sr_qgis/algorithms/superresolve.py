@@ -29,6 +29,7 @@ class SuperResolve(S2SRAlgorithm):
     INPUT, EXTENT, BANDS, MODELS, MODEL_FOLDER = "INPUT", "EXTENT", "BANDS", "MODELS", "MODEL_FOLDER"
     SECOND_MODEL_FOLDER, CONSISTENCY, DATA_TYPE, FORMAT = "SECOND_MODEL_FOLDER", "CONSISTENCY", "DATA_TYPE", "FORMAT"
     COMPRESSION, MEMORY, TILE_SIZE, OUTPUT, SCENE = "COMPRESSION", "MEMORY", "TILE_SIZE", "OUTPUT", "SCENE"
+    ADAPT = "ADAPT"
 
     def initAlgorithm(self, configuration=None) -> None:
         self.add_scene()
@@ -63,6 +64,11 @@ class SuperResolve(S2SRAlgorithm):
         self.add_number(self.TILE_SIZE, "Tile size (10 m pixels)", None, 60, 20000,
                         "Side of the windows that the scene is worked on in; the result does not depend on it. "
                         "Empty: as large as the memory allows.", advanced=True)  # fmt: skip
+        self.add_number(self.ADAPT, "Adapt to the scene (minutes)", None, 0.0, 1440.0,
+                        "Fine-tunes the models on the scene itself, at reduced scale, for so many minutes before they "
+                        "sharpen it; a model that gains nothing on a held-out block of the scene is used as it is. "
+                        "Needs TensorFlow: 'Set up the environment' with training. 0 or empty: off.",
+                        advanced=True)  # fmt: skip
         self.add_enum("ENGINE", "Engine", ["auto", "native", "otb"], "auto",
                       "otb: serve a cross-sensor model's SavedModel with OTBTF, where that is installed.",
                       advanced=True)  # fmt: skip
@@ -102,6 +108,7 @@ class SuperResolve(S2SRAlgorithm):
                 compression=self.text(parameters, self.COMPRESSION, context),
                 memory=self.number(parameters, self.MEMORY, context),
                 tile_size=self.number(parameters, self.TILE_SIZE, context),
+                adapt=self.number(parameters, self.ADAPT, context) or None,
                 engine=self.text(parameters, "ENGINE", context),
             ),
             **self.device_options(parameters, context),

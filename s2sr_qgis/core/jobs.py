@@ -334,6 +334,7 @@ Job = Annotated[
     | TrainJob
     | ExportJob
     | ImportDSen2Job
+    | AdaptJob
     | SuperResolveJob
     | EvaluateJob
     | SimilarityJob
@@ -381,9 +382,14 @@ def run(job: Job, progress: Progress | None = None) -> dict[str, Any]:
         from .dataset.simulate import simulate
 
         return simulate(job, progress)
-    if isinstance(job, TrainJob | ExportJob | ImportDSen2Job):
+    if isinstance(job, TrainJob | ExportJob | ImportDSen2Job | AdaptJob):
         with _training_packages():
             return _run_training(job, progress)
+    if isinstance(job, SuperResolveJob) and job.adapt:
+        with _training_packages():
+            from .training.adapted import super_resolve_adapted
+
+            return super_resolve_adapted(job, progress)
     if isinstance(job, SuperResolveJob):
         from .inference.super_resolve import super_resolve
 
@@ -401,7 +407,7 @@ def run(job: Job, progress: Progress | None = None) -> dict[str, Any]:
     return check_environment(progress)
 
 
-def _run_training(job: TrainJob | ExportJob | ImportDSen2Job, progress: Progress) -> dict[str, Any]:
+def _run_training(job: TrainJob | ExportJob | ImportDSen2Job | AdaptJob, progress: Progress) -> dict[str, Any]:
     if isinstance(job, TrainJob):
         from .training.train import train
 
@@ -410,6 +416,10 @@ def _run_training(job: TrainJob | ExportJob | ImportDSen2Job, progress: Progress
         from .training.export import export
 
         return export(job, progress)
+    if isinstance(job, AdaptJob):
+        from .training.adapt import adapt
+
+        return adapt(job, progress)
     from .training.published import import_dsen2
 
     return import_dsen2(job, progress)
@@ -425,6 +435,6 @@ def _training_packages() -> Iterator[None]:
         if name not in TRAINING_PACKAGES:
             raise
         raise MissingPackageError(
-            f"Training and export need the package {name}, which the Python at {sys.executable} lacks; run "
+            f"Training, export and adapting need the package {name}, which the Python at {sys.executable} lacks; run "
             "pip install 's2sr[train]' there, or 'Set up the environment' with training in QGIS."
         ) from error

@@ -32,3 +32,29 @@ class Progress:
         """Raise `Cancelled` when the user asked to stop; call it between windows, patches and batches."""
         if self.cancelled():
             raise Cancelled("Cancelled by the user; no output was written.")
+
+
+class Part(Progress):
+    """A step of a longer job: passes everything on, its own 0 to 100 % as a share of the whole's."""
+
+    def __init__(self, whole: Progress, start: float, stop: float) -> None:
+        self.whole, self.start, self.stop = whole, start, stop
+
+    def progress(self, percent: float, text: str = "") -> None:
+        """Overall progress of the step, as the whole's between ``start`` and ``stop``."""
+        self.whole.progress(self.start + (self.stop - self.start) * percent / 100, text)
+
+    def log(self, text: str, level: Level = "info") -> None:
+        """One line for the user."""
+        self.whole.log(text, level)
+
+    def metric(self, **values: float) -> None:
+        """Named figures of a running training."""
+        self.whole.metric(**values)
+
+    def artifact(self, name: str, path: str) -> None:
+        """A file that the step has completed: not the whole's, so nobody is told."""
+
+    def cancelled(self) -> bool:
+        """Whether the user asked to stop."""
+        return self.whole.cancelled()

@@ -149,7 +149,7 @@ def test_superresolve_asks_for_what_the_user_chose(provider, worker, feedback, s
         {
             "INPUT": scene, "EXTENT": "500000,500500.5,4799500,4800000 [EPSG:32631]", "BANDS": ["B05", "B8A"],
             "MODEL_FOLDER": model, "CONSISTENCY": 2, "DATA_TYPE": "float32", "FORMAT": "cog", "COMPRESSION": "zstd",
-            "DEVICE": "cpu", "THREADS": 3, "PRECISION": "float32", "MEMORY": 900, "TILE_SIZE": 480,
+            "DEVICE": "cpu", "THREADS": 3, "PRECISION": "float32", "MEMORY": 900, "TILE_SIZE": 480, "ADAPT": 2.5,
             "ALLOW_OTHER_LEVEL": True, "ENGINE": "native", "BAND_NAMES": "B02, B03 ,B04", "PROCESSING_LEVEL": "L2A",
             "RADIOMETRIC_OFFSET": -1000, "QUANTIFICATION": 5000.5, "OUTPUT": output,
         },
@@ -160,7 +160,7 @@ def test_superresolve_asks_for_what_the_user_chose(provider, worker, feedback, s
         "job": "super_resolve", "scene": scene, "output": output, "models": [model], "bands": ["B05", "B8A"],
         "roi": "500000.0,4799500.0,500500.5,4800000.0 [EPSG:32631]", "consistency": 2, "data_type": "float32",
         "format": "cog", "compression": "zstd", "device": "cpu", "threads": 3, "precision": "float32", "memory": 900,
-        "tile_size": 480, "allow_other_level": True, "engine": "native",
+        "tile_size": 480, "adapt": 2.5, "allow_other_level": True, "engine": "native",
         "scene_options": {"band_names": ["B02", "B03", "B04"], "processing_level": "L2A", "radiometric_offset": -1000,
                           "quantification": 5000.5},
     }  # fmt: skip
@@ -176,6 +176,12 @@ def test_superresolve_leaves_the_rest_to_the_job(provider, worker, scene, tmp_pa
         "consistency": 0, "data_type": "uint16", "format": "gtiff", "compression": "deflate", "device": "auto",
         "precision": "auto", "allow_other_level": False, "engine": "auto",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("minutes", [0, 0.0, None, NULL, ""])
+def test_no_minutes_mean_no_adapting(provider, worker, scene, tmp_path, minutes) -> None:
+    run("superresolve", {"INPUT": scene, "OUTPUT": str(tmp_path / "o.tif"), "ADAPT": minutes})
+    assert "adapt" not in worker.job()
 
 
 def test_a_list_may_be_one_text(provider, worker, scene, tmp_path) -> None:
@@ -214,6 +220,7 @@ def test_superresolve_refuses(provider, context, scene, tmp_path) -> None:
     assert "CONSISTENCY" in refusal("superresolve", {**good, "CONSISTENCY": 3}, context)
     assert "DEVICE" in refusal("superresolve", {**good, "DEVICE": "abacus"}, context)
     assert "must end in .tif" in refusal("superresolve", {**good, "OUTPUT": str(tmp_path / "o.png")}, context)
+    assert "ADAPT" in refusal("superresolve", {**good, "ADAPT": -1}, context)
 
 
 def test_an_error_of_the_worker_fails_the_algorithm(provider, worker, scene, tmp_path) -> None:

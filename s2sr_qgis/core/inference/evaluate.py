@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from ..errors import InputError, ModelError
 from ..jobs import EvaluateJob
 from ..progress import Progress
-from ..raster.degradation import degradation_radius, degrade
 from ..raster.grid import Grid, Window
 from ..raster.resample import upsample
 from ..raster.tiles import crop, fill
@@ -35,6 +34,7 @@ from ..similarity.window import SSIM_WINDOW
 from .card import ModelCard, read_card
 from .model import REACH, Model, check_bands, find_model, load_model
 from .selection import check_level
+from .wald import blur_reach, degraded, reduction
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -127,7 +127,7 @@ class _Protocol:
 
     def __init__(self, scene: Scene, model: Model, job: EvaluateJob) -> None:
         self.scene, self.model = scene, model
-        self.factor = max(model.factor(band) for band in model.card.output_bands)
+        self.factor = reduction(model.card)
         self.sigma = 1 / self.factor if job.sigma is None else job.sigma
         coarsest = max(model.factor(band) for band in model.card.input_bands)
         area = scene.roi_window(job.roi) if job.roi else scene.grid.window
@@ -140,8 +140,7 @@ class _Protocol:
                 f"and windows of {LEAST} x {LEAST}; choose a larger scene or region, or a smaller border."
             )
         self.unit = math.lcm(coarsest, model.multiple)
-        blur = math.ceil(degradation_radius(self.factor, self.sigma) / self.factor) * coarsest
-        self.halo = max(model.halo, SPLINE_REACH * self.factor) + blur
+        self.halo = max(model.halo, SPLINE_REACH * self.factor) + blur_reach(model.card, self.factor, self.sigma)
 
     @property
     def grid(self) -> Grid:
@@ -219,23 +218,9 @@ class _Protocol:
 
     def _degraded(self, window: Window) -> tuple[dict[str, Float], dict[str, tuple[Float, Mask]], Mask]:
         """A window's reference bands, its degraded bands with where they are known, and which pixels count."""
-        f, card = self.factor, self.model.card
-        place = Window(
-            self.area.col + window.col * f, self.area.row + window.row * f, window.width * f, window.height * f
-        )
-        pixels = self.scene.read(list(dict.fromkeys([*card.input_bands, *card.output_bands])), place)
-        usable = {band: ok & ~pixels.saturated[band] for band, ok in pixels.valid.items()}
-        mask = np.ones(window.shape, bool)
-        low: dict[str, tuple[Float, Mask]] = {}
-        for band in card.input_bands:
-            image, ok = pixels.data[band], usable[band]
-            blocks = ok.reshape(image.shape[0] // f, f, image.shape[1] // f, f)
-            low[band] = degrade(image, f, self.sigma, ok), np.asarray(blocks.any(axis=(1, 3)), bool)
-            coarser = self.model.factor(band)
-            mask &= blocks.all(axis=(1, 3)).repeat(coarser, axis=0).repeat(coarser, axis=1)
-        for band in card.output_bands:
-            mask &= usable[band]
-        return {band: pixels.data[band] for band in card.output_bands}, low, mask
+        ten = window.finer(self.factor)
+        place = Window(self.area.col + ten.col, self.area.row + ten.row, ten.width, ten.height)
+        return degraded(self.scene, self.model.card, place, self.factor, self.sigma)
 
 
 def _figures(results: Sequence[Result]) -> dict[str, Any]:

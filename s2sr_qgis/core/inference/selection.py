@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from ..errors import ModelError
 from ..progress import Progress
+from ..scene import open_scene
 from ..scene.bands import SHARPENED_ORDER, band_name
 from .card import ModelCard, read_card
 from .model import bundled_models, check_bands, find_model
 
 if TYPE_CHECKING:
+    from ..jobs import SuperResolveJob
     from ..scene.scene import Scene
 
 
@@ -74,6 +76,18 @@ def choose(
     if left and not wanted:
         progress.log(f"No model here sharpens {', '.join(left)}; left out.", "warning")
     return list({choice.folder: choice for choice in given.values()}.values()), wanted or available
+
+
+def chosen(job: SuperResolveJob) -> list[Choice]:
+    """The sharpening models that a job comes to, without a word to the user. Raises as `choose` does."""
+    cross = cross_sensor_model(job.models)
+    if cross:
+        raise ModelError(
+            f"The model {cross[1].name} gives a finer sensor's grid: its target is not in the scene, so it cannot be "
+            "adapted to it; leave 'adapt' out."
+        )
+    with open_scene(job.scene, job.scene_options) as scene:
+        return choose(scene, job.models, job.bands, job.allow_other_level, Progress())[0]
 
 
 def cross_sensor_model(models: Sequence[str]) -> tuple[Path, ModelCard] | None:
