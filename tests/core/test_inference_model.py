@@ -193,7 +193,7 @@ def test_devices(folder):
 
 def test_precision(folder):
     assert load_model(folder).precision == "float32"
-    with pytest.raises(ModelError, match="has no int8 variant; it has float32: choose one of these or 'auto'"):
+    with pytest.raises(ModelError, match="has no int8 variant; it has float32: choose one or 'auto'"):
         load_model(folder, precision="int8")
 
 

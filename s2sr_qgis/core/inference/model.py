@@ -260,7 +260,7 @@ def choose(card: ModelCard, device: str = "cpu", precision: str = "auto") -> Mod
         if name == precision:
             return file
     names = ", ".join(files) or "none"
-    raise ModelError(f"The model {card.name} has no {precision} variant; it has {names}: choose one of these or 'auto'.")
+    raise ModelError(f"The model {card.name} has no {precision} variant; it has {names}: choose one or 'auto'.")
 
 
 def _checked(folder: Path, file: ModelFile) -> Path:
