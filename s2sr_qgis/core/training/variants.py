@@ -40,8 +40,8 @@ HALF_PARITY = 5e-3
 ROUNDING = 0.5
 """Part of the rounding's own effect (root mean square) that the 8-bit file may differ by from the trained network.
 
-Each convolution of the file gives the trained one's numbers, but where the last digits of a float fall to the other side
-of a step, the difference grows from layer to layer, to about a fifth.
+Each convolution gives what the trained one gives, but where the last digits of a float fall to the other side of a
+step, the difference grows from layer to layer, to about a fifth.
 """
 
 
