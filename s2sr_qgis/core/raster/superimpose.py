@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from rasterio.crs import CRS
 from rasterio.warp import transform
+from scipy.sparse import csr_matrix
 
 from ..errors import InputError
 from .grid import Grid, Window
@@ -88,10 +89,11 @@ class SuperimposedImage:
         """See `Image.read`."""
         rows, cols = self._positions(window or self.grid.window)
         source = self._moving.grid
-        height, width = np.broadcast_shapes(rows.shape, cols.shape)
-        empty = math.nan if self._compat == "none" else self._fill
-        result = np.full((len(self.bands), height, width), empty, np.float64)
         inside = within(rows, source.height) & within(cols, source.width)
+        if inside.all():
+            return as_type(self._interpolated(rows, cols, inside), self.dtype, self._compat, self._fill)
+        empty = math.nan if self._compat == "none" else self._fill
+        result = np.full((len(self.bands), *inside.shape), empty, np.float64)
         if inside.any():
             # Positions outside are moved to the edge only to give the taps something to stand on.
             rows, cols = (np.clip(p, -0.5, n - 0.5) for p, n in ((rows, source.height), (cols, source.width)))
@@ -229,8 +231,15 @@ def weighted(image: Real, rows: Taps, cols: Taps) -> Real:
     """Sums of an image (bands, h, w) over taps: along one axis after the other where rows and columns are separate."""
     (row, row_weight), (col, col_weight) = rows, cols
     if row.shape[-1] == 1 and col.shape[-2] == 1:
-        part = sum(w * image[:, :, i[0]] for i, w in zip(col, col_weight, strict=True))
-        return np.asarray(sum(w * part[:, i[:, 0], :] for i, w in zip(row, row_weight, strict=True)))
+        part = np.asarray(sum(w * image[:, :, i[0]] for i, w in zip(col, col_weight, strict=True)))
+        # The rows are as many as those of the result: a sparse matrix adds them up without images between.
+        count = row.shape[1]
+        places = np.tile(np.arange(count), len(row)), row[:, :, 0].ravel()
+        matrix = csr_matrix((row_weight[:, :, 0].ravel(), places), (count, image.shape[1]))
+        total = np.empty((len(image), count, part.shape[2]))
+        for band, sums in zip(part, total, strict=True):
+            sums[...] = matrix @ band
+        return total
     total = np.zeros((len(image), *np.broadcast_shapes(row.shape[1:], col.shape[1:])))
     for i, v in zip(row, row_weight, strict=True):
         for j, w in zip(col, col_weight, strict=True):
@@ -240,12 +249,18 @@ def weighted(image: Real, rows: Taps, cols: Taps) -> Real:
 
 def bounding_window(rows: Taps, cols: Taps, inside: NDArray[np.bool_]) -> Window:
     """The smallest window with all source pixels of the positions that are inside."""
-    (top, bottom), (left, right) = (
-        (int(used.min()), int(used.max()))
-        for index, _ in (rows, cols)
-        for used in [np.broadcast_to(index, (len(index), *inside.shape))[:, inside]]
-    )
+    (top, bottom), (left, right) = (_used(index, inside) for index, _ in (rows, cols))
     return Window(left, top, right - left + 1, bottom - top + 1)
+
+
+def _used(index: NDArray[np.intp], inside: NDArray[np.bool_]) -> tuple[int, int]:
+    """Smallest and largest index of the positions that are inside; an axis of length 1 stands for the whole one."""
+    if not inside.all():
+        seen = inside
+        for axis, length in enumerate(index.shape[1:]):
+            seen = seen.any(axis=axis, keepdims=True) if length == 1 else seen
+        index = index[:, seen]
+    return int(index.min()), int(index.max())
 
 
 def valid_pixels(pixels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
