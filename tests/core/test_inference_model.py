@@ -4,7 +4,7 @@ from tiny_model import SIXTIES, TENS, TWENTIES, scene_numbers, tiny_model
 
 from s2sr_qgis.core.errors import InputError, MissingPackageError, ModelError
 from s2sr_qgis.core.inference.card import read_card, write_card
-from s2sr_qgis.core.inference.model import bundled_models, devices, find_model, load_model
+from s2sr_qgis.core.inference.model import bundled_models, choose, devices, find_model, load_model
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +195,72 @@ def test_precision(folder):
     assert load_model(folder).precision == "float32"
     with pytest.raises(ModelError, match="has no int8 variant; it has float32: choose one or 'auto'"):
         load_model(folder, precision="int8")
+
+
+@pytest.fixture
+def variants(tmp_path):
+    """A model of three variants that differ in their weights, so that one sees which of them ran."""
+    folder = tiny_model(tmp_path / "three")
+    card = read_card(folder)
+    for seed, precision in enumerate(("int8", "float16"), start=1):
+        other = tiny_model(tmp_path / precision, seed=seed)
+        (other / "model.onnx").rename(folder / f"model.{precision}.onnx")
+        file = read_card(other).files[0].model_copy(update={"file": f"model.{precision}.onnx", "precision": precision})
+        card.files.append(file)
+    write_card(card, folder)
+    return folder
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_processor_decides(variants, monkeypatch, fast):
+    monkeypatch.setattr("s2sr_qgis.core.inference.model.has_dot_products", lambda: fast)
+    wanted = "int8" if fast else "float32"
+    assert load_model(variants, device="cpu").precision == wanted
+    bands = reflectance(60)
+    automatic, asked = load_model(variants, "cpu").predict(bands), load_model(variants, "cpu", precision=wanted)
+    np.testing.assert_array_equal(automatic["B05"], asked.predict(bands)["B05"])
+    for precision in ("float32", "float16", "int8"):
+        assert load_model(variants, "cpu", precision=precision).precision == precision
+
+
+def test_a_variant_that_loses_too_much_is_used_only_on_request(variants, monkeypatch):
+    monkeypatch.setattr("s2sr_qgis.core.inference.model.has_dot_products", lambda: True)
+    card = read_card(variants)
+    for loss, chosen in ((1.0, "int8"), (1.2, "float32")):
+        card.files[1].metrics = {"loss_percent": loss}
+        write_card(card, variants)
+        assert load_model(variants, "cpu").precision == chosen
+        assert load_model(variants, "cpu", precision="int8").precision == "int8"
+
+
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [("cuda", "float16"), ("directml", "float16"), ("coreml", "float32"), ("cpu", "int8")],
+)
+def test_the_device_decides(variants, folder, monkeypatch, device, precision):
+    monkeypatch.setattr("s2sr_qgis.core.inference.model.has_dot_products", lambda: True)
+    assert choose(read_card(variants), device).precision == precision
+    assert choose(read_card(folder), device).precision == "float32"  # what lacks the variant has float32
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_device_that_does_not_start_leaves_the_choice_to_the_processor(variants, monkeypatch):
+    """ONNX Runtime that offers CUDA on a machine whose driver is missing goes on with the processor."""
+    monkeypatch.setattr("s2sr_qgis.core.inference.model.has_dot_products", lambda: True)
+    monkeypatch.setattr("s2sr_qgis.core.inference.model.devices", lambda: ["cuda", "cpu"])
+    model = load_model(variants)
+    assert (model.device, model.precision) == ("cpu", "int8")
+
+
+def test_a_damaged_variant_is_told(variants, monkeypatch):
+    monkeypatch.setattr("s2sr_qgis.core.inference.model.has_dot_products", lambda: True)
+    (variants / "model.int8.onnx").write_bytes(b"short")
+    with pytest.raises(ModelError, match=r"model\.int8\.onnx does not match its card"):
+        load_model(variants, "cpu")
+    (variants / "model.int8.onnx").unlink()
+    with pytest.raises(ModelError, match=r"lacks the file model\.int8\.onnx"):
+        load_model(variants, "cpu")
+    assert load_model(variants, "cpu", precision="float32").precision == "float32"
 
 
 def test_neither_bundled_nor_folder(tmp_path):
