@@ -50,7 +50,9 @@ def _write(scene: Scene, name: str, path: Path, height: int, width: int) -> None
     band = scene.bands[name]
     factor = band.resolution // 10
     numbers = np.rint(scene.read([name]).data[name] * band.quantification - band.offset).astype(np.uint16)
-    rows, cols = (_mirrored(-(-size // factor), length) for size, length in zip((height, width), numbers.shape))
+    rows, cols = (
+        _mirrored(-(-size // factor), length) for size, length in zip((height, width), numbers.shape, strict=True)
+    )
     grid = scene.grid.coarser(factor)
     with rasterio.open(
         path,

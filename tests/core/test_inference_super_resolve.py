@@ -71,6 +71,9 @@ def read(path):
 def test_a_scene_comes_out_whole(scene, twenty, sixty, tmp_path):
     log = Log()
     result = sharpen(scene, tmp_path / "out.tif", twenty, sixty, progress=log, tile_size=96)
+    seconds = result.pop("seconds")
+    assert sorted(seconds) == ["decode", "encode", "network", "rest"]
+    assert all(value >= 0 for value in seconds.values())
     assert result == {
         "output": str(tmp_path / "out.tif"),
         "scene": scene.name,

@@ -37,6 +37,12 @@ class Window:
         """The window with ``halo`` more pixels on each side (may lie partly outside the grid)."""
         return Window(self.col - halo, self.row - halo, self.width + 2 * halo, self.height + 2 * halo)
 
+    def contains(self, other: Window) -> bool:
+        """Whether all of another window lies in this one."""
+        right, bottom = self.col + self.width, self.row + self.height
+        inside = self.col <= other.col and self.row <= other.row
+        return inside and other.col + other.width <= right and other.row + other.height <= bottom
+
     def clipped(self, width: int, height: int) -> Window:
         """The part of the window that lies on a grid of this size."""
         left, top = max(self.col, 0), max(self.row, 0)

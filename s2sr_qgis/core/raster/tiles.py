@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -44,6 +45,14 @@ def snapped(window: Window, multiple: int) -> Window:
     left, top = (math.floor(value / multiple) * multiple for value in (window.col, window.row))
     right = math.ceil((window.col + window.width) / multiple) * multiple
     bottom = math.ceil((window.row + window.height) / multiple) * multiple
+    return Window(left, top, right - left, bottom - top)
+
+
+def enclosing(windows: Iterable[Window]) -> Window:
+    """The smallest window that contains all of these."""
+    found = list(windows)
+    left, top = min(w.col for w in found), min(w.row for w in found)
+    right, bottom = max(w.col + w.width for w in found), max(w.row + w.height for w in found)
     return Window(left, top, right - left, bottom - top)
 
 

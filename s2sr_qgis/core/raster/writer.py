@@ -25,6 +25,10 @@ from .grid import Grid, Window
 _SIDECARS = ("", ".aux.xml", ".ovr", ".ovr.tmp", ".msk", ".msk.ovr.tmp")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MEBIBYTE = 2**20
+_LEVELS = {"deflate": "ZLEVEL", "zstd": "ZSTD_LEVEL"}
+_LEVEL = "1"
+"""Of compression: an image's noise hardly compresses, so that higher levels cost more time and save little or nothing
+(docs/performance.md)."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,21 @@ class OutputBand:
     scale: float = 1.0
     offset: float = 0.0
 
-    def stored(self, image: NDArray[np.float32], valid: NDArray[np.bool_], data_type: str) -> NDArray[Any]:
-        """Values to what a uint16 (nodata 0) or float32 (nodata NaN) file stores; a valid pixel never becomes 0."""
+    def stored(self, image: NDArray[np.float32], valid: NDArray[np.bool_] | None, data_type: str) -> NDArray[Any]:
+        """Values to what a uint16 (nodata 0) or float32 (nodata NaN) file stores; a valid pixel never becomes 0.
+
+        ``valid``: None where all pixels are.
+        """
         if data_type == "float32":
-            return np.where(valid, image, np.float32(np.nan))
-        numbers = np.rint((image.astype(np.float64) - self.offset) / self.scale)
-        return np.where(valid, np.clip(numbers, 1, 65535), 0).astype(np.uint16)
+            return image if valid is None else np.where(valid, image, np.float32(np.nan))
+        # 16 bits fit into float32's 24, so that every DN comes out as it went in.
+        numbers = image * np.float32(1 / self.scale)
+        numbers -= np.float32(self.offset / self.scale)
+        np.rint(numbers, out=numbers)
+        np.clip(numbers, 1, 65535, out=numbers)
+        if valid is not None:
+            np.copyto(numbers, 0, where=~valid)
+        return numbers.astype(np.uint16)
 
 
 @dataclass(frozen=True)
@@ -190,6 +203,7 @@ def _profile(grid: Grid, bands: list[OutputBand], options: FileOptions) -> dict[
         "ALPHA": "NO",
         "compress": options.compression,
         "predictor": _predictor(options),
+        _LEVELS[options.compression]: _LEVEL,
         "num_threads": str(options.threads or "ALL_CPUS"),
         "BIGTIFF": "IF_SAFER",
     }
@@ -224,6 +238,7 @@ def _finish(plain: Path, final: Path, options: FileOptions) -> None:
             final,
             driver="COG",
             COMPRESS=options.compression.upper(),
+            LEVEL=_LEVEL,
             PREDICTOR="YES",
             BIGTIFF="IF_SAFER",
             OVERVIEW_RESAMPLING="AVERAGE",
@@ -234,7 +249,8 @@ def _finish(plain: Path, final: Path, options: FileOptions) -> None:
         side = max(dataset.shape)
     factors = [2**level for level in range(1, 16) if side / 2 ** (level - 1) > 256]
     if factors:
-        with rasterio.Env(GDAL_NUM_THREADS=threads), rasterio.open(plain, "r+") as dataset:
+        level = {f"{_LEVELS[options.compression]}_OVERVIEW": _LEVEL}
+        with rasterio.Env(GDAL_NUM_THREADS=threads, **level), rasterio.open(plain, "r+") as dataset:
             dataset.build_overviews(factors, Resampling.average)
 
 

@@ -58,7 +58,10 @@ class RasterFile:
 
 @dataclass(frozen=True)
 class Header:
-    """What a raster says of itself. ``scales`` and ``offsets`` are GDAL's tags, 1 and 0 where not set."""
+    """What a raster says of itself. ``scales`` and ``offsets`` are GDAL's tags, 1 and 0 where not set.
+
+    ``block``: (rows, columns) that its format decodes at once.
+    """
 
     crs: CRS | None
     transform: Affine
@@ -69,6 +72,7 @@ class Header:
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
     descriptions: tuple[str | None, ...]
+    block: tuple[int, int]
 
 
 def _reading(file: RasterFile) -> Any:
@@ -113,12 +117,20 @@ class FilePool:
                 scales=tuple(dataset.scales),
                 offsets=tuple(dataset.offsets),
                 descriptions=tuple(dataset.descriptions),
+                block=dataset.block_shapes[0],
             )
 
     def read(
-        self, file: RasterFile, index: int, window: Window | None = None, shape: tuple[int, int] | None = None
+        self,
+        file: RasterFile,
+        index: int | list[int],
+        window: Window | None = None,
+        shape: tuple[int, int] | None = None,
     ) -> NDArray[Any]:
-        """Read a window (file pixels) of one band (from 1), decimated to ``shape`` where given, as stored."""
+        """Read a window (file pixels) of one band (from 1), decimated to ``shape`` where given, as stored.
+
+        Several bands, (band, row, column), are read together: where a file interleaves them, each block once.
+        """
         where = RasterioWindow(window.col, window.row, window.width, window.height) if window else None
         with _reading(file):
             data: NDArray[Any] = self._with_retry(file, lambda d: d.read(index, window=where, out_shape=shape))

@@ -43,6 +43,17 @@ class SceneBand:
     col: int = 0
     row: int = 0
 
+    def stored(self, window: Window) -> Window:
+        """The pixels of the band's file that a window of the scene's 10 m grid needs."""
+        part = window.scaled(self.stored_resolution // 10)
+        return Window(self.col + part.col, self.row + part.row, part.width, part.height)
+
+    def pixels(self, raw: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Stored values to reflectance at the band's own resolution, with the masks of valid and saturated pixels."""
+        data, valid, saturated = reflectance(raw, self)
+        factor = self.resolution // self.stored_resolution
+        return _block_mean(data, valid, saturated, factor) if factor > 1 else (data, valid, saturated)
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -113,14 +124,8 @@ class Scene:
         for name in bands:
             band = self.band(name)
             window.scaled(band.resolution // 10)
-            part = window.scaled(band.stored_resolution // 10)
-            stored = Window(band.col + part.col, band.row + part.row, part.width, part.height)
-            raw = self.files.read(band.file, band.index, stored)
-            data, valid, saturated = reflectance(raw, band)
-            factor = band.resolution // band.stored_resolution
-            if factor > 1:
-                data, valid, saturated = _block_mean(data, valid, saturated, factor)
-            pixels.data[name], pixels.valid[name], pixels.saturated[name] = data, valid, saturated
+            raw = self.files.read(band.file, band.index, band.stored(window))
+            pixels.data[name], pixels.valid[name], pixels.saturated[name] = band.pixels(raw)
         return pixels
 
     def read_scl(self, window: Window | None = None) -> NDArray[np.uint8] | None:
@@ -166,17 +171,25 @@ class Scene:
 def reflectance(raw: NDArray[Any], band: SceneBand) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
     """Stored values to reflectance, with the masks of valid and of saturated pixels. Source: product specification."""
     counts = band.quantification != 1
-    valid: NDArray[np.bool_] = np.isfinite(raw) if raw.dtype.kind == "f" else np.ones(raw.shape, bool)
-    if counts:
-        valid &= raw != 0
-    if band.nodata is not None and not np.isnan(band.nodata):
-        valid &= raw != band.nodata
+    valid = known(raw, band)
     saturated = (raw == SATURATED) & valid if counts else np.zeros(raw.shape, bool)
     data = raw.astype(np.float32)
     data += np.float32(band.offset)
     data /= np.float32(band.quantification)
-    data[~valid] = 0
+    if not valid.all():
+        data[~valid] = 0
     return data, valid, saturated
+
+
+def known(raw: NDArray[Any], band: SceneBand) -> NDArray[np.bool_]:
+    """Where stored values are measurements: neither nodata nor, where they are DN, 0."""
+    valid: NDArray[np.bool_] = np.isfinite(raw) if raw.dtype.kind == "f" else np.ones(raw.shape, bool)
+    nodata = {0.0} if band.quantification != 1 else set()
+    if band.nodata is not None and not np.isnan(band.nodata):
+        nodata.add(band.nodata)
+    for number in nodata:
+        valid &= raw != number
+    return valid
 
 
 def _block_mean(

@@ -1,0 +1,143 @@
+"""How large tiles are, and how many are worked on at once: halo, processor's cache and memory weighed."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..raster.grid import Window
+from ..scene.rows import TALLEST
+from .card import ModelCard
+
+if TYPE_CHECKING:
+    from .sharpening import Sharpening
+
+BASE_MEMORY = 250
+"""MB that the process holds before the first tile: interpreter, libraries, models."""
+
+CACHE = 64
+"""MB of GDAL's block cache: each block is read or written once, so that a few of each file are enough."""
+
+LARGEST = 960
+"""Side of the largest tile: beyond it the halo is hardly smaller."""
+
+SPILL = 0.06
+"""Share of a network's speed that each doubling of its feature maps beyond the processor's cache costs, measured."""
+
+UNKNOWN_CACHE = 4.0
+"""MB of cache a worker where the system does not tell."""
+
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+def plan(work: Sharpening, area: Window, threads: int, tile_size: int | None, memory: int | None) -> tuple[int, int]:
+    """Side of a tile in 10 m pixels and number of tiles at once, for ``threads`` threads of the processor.
+
+    Large tiles waste less on the halo, which every tile computes anew; small ones keep the feature maps between two
+    layers in the processor's cache and need less memory. Of the sides that fit the file's inner tiles and the memory,
+    the one with the least expected time is taken. ``tile_size``: the side, where the user gives it. ``memory``: MB that
+    the process may take; None: 1000 and 250 for each thread. Where even the smallest tiles need more, fewer are worked
+    on at once.
+    """
+    unit = work.multiple
+    limit = memory or 1000 + 250 * threads
+    step = math.lcm(unit, 16)
+    longest = max(area.width, area.height)
+    if tile_size:
+        sides = [math.ceil(tile_size / unit) * unit]
+    else:
+        sides = [side for side in range(step, LARGEST + step, step) if _fits_blocks(side)]
+        # One tile for a small area, rather than a large one and a sliver.
+        sides += [-(-longest // unit) * unit] if longest <= LARGEST else []
+        sides += [math.ceil(60 / unit) * unit] if memory else []
+    workers = threads
+    while True:
+        possible = [side for side in sides if needed_memory(work, area, side, workers) <= limit]
+        if possible:
+            return min(possible, key=lambda side: expected_time(work, area, side, workers)), workers
+        if workers == 1:
+            return min(sides), 1
+        workers -= 1
+
+
+def block_side(size: int) -> int:
+    """The side of the file's inner tiles: one that divides the tile, so that each is written once, else 512."""
+    return next((side for side in range(512, 127, -16) if size % side == 0), 512)
+
+
+def block_cache(size: int, row_bytes: int) -> int:
+    """Bytes of GDAL's block cache that a file of so many bytes a row of pixels is written with in tiles of ``size``."""
+    block = block_side(size)
+    # Where tiles and blocks do not fit, a row of blocks stays until the next tiles complete it.
+    return CACHE * 2**20 + (2 * block * row_bytes if size % block else 0)
+
+
+def expected_time(work: Sharpening, area: Window, side: int, workers: int) -> float:
+    """A measure of the networks' time for an area: computed pixels, halo included, those beyond the cache dearer."""
+    rows, columns = -(-area.height // side), -(-area.width // side)
+    total = 0.0
+    for model, _ in work.models:
+        halo = 2 * work.halo_of(model)
+        # The last row and column of tiles are smaller.
+        pixels = (area.height + rows * halo) * (area.width + columns * halo)
+        maps = 2 * _map_bytes(model.card, model.precision) * pixels / (rows * columns)
+        spilt = max(math.log2(maps / cache_of_worker(workers)), 0)
+        total += model.card.mflop_per_pixel * pixels * (1 + SPILL * spilt)
+    return total if work.models else rows * columns
+
+
+def needed_memory(work: Sharpening, area: Window, side: int, workers: int) -> float:
+    """MB that the process will take, roughly: strips of decoded pixels, tiles underway, networks at work."""
+    side = min(side, max(area.width, area.height))
+    stored = sum(2 / work.factor(band) ** 2 for band in work.needed)
+    padded = (side + 2 * work.halo) ** 2
+    strips = stored * area.width * (min(TALLEST, area.height) + side)
+    waiting = (workers + 3) * (stored * padded + 2 * len(work.outputs) * side**2)
+    networks = max((network_bytes(model.card, model.precision) for model, _ in work.models), default=0.0)
+    tile = padded * (networks + 5 * 2 * stored + 6 * len(work.outputs))
+    return BASE_MEMORY + CACHE + (strips + waiting + workers * tile) / 2**20
+
+
+def network_bytes(card: ModelCard, precision: str) -> float:
+    """Rough bytes per 10 m pixel of a convolutional network at work: a dozen feature maps' worth, as measured."""
+    return 12 * _map_bytes(card, precision)
+
+
+def _map_bytes(card: ModelCard, precision: str) -> float:
+    """Bytes per 10 m pixel of one feature map, from the card's operations and parameters.
+
+    Operations per parameter tell how many of the 10 m pixels the trunk works on, the parameters its width (taking ten
+    3 x 3 layers).
+    """
+    density = card.mflop_per_pixel * 1e6 / (2 * max(card.parameters, 1))
+    return density * math.sqrt(card.parameters / 90) * {"float32": 4, "float16": 2, "int8": 1}[precision]
+
+
+@cache
+def cache_of_worker(workers: int) -> float:
+    """Bytes of the processor's second and third level cache that each of several threads has for itself."""
+    found = {}
+    for entry in sorted(_CACHES.glob("index*")):
+        try:
+            level, size = ((entry / name).read_text().strip() for name in ("level", "size"))
+            sharing = len(_numbers((entry / "shared_cpu_list").read_text()))
+        except (OSError, ValueError):
+            continue
+        if level in ("2", "3") and size.endswith("K"):
+            found[level] = int(size[:-1]) * 1024 / min(max(sharing, 1), workers)
+    return sum(found.values()) or UNKNOWN_CACHE * 2**20
+
+
+def _numbers(text: str) -> set[int]:
+    """The processors of a list such as 0-3,8."""
+    found: set[int] = set()
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def _fits_blocks(side: int) -> bool:
+    return any(side % block == 0 for block in range(256, 513, 16))
