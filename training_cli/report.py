@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from s2sr_qgis.core import jobs
-from s2sr_qgis.core.inference.card import read_card
-from s2sr_qgis.core.inference.model import bundled_models
+from s2sr_qgis.core.environment import bundled
 
 METRICS = {"rmse": ("RMSE", 1), "sre": ("SRE dB", 2), "sam": ("SAM °", 3), "uiq": ("UIQ", 4)}
 """Heading and decimals of each figure of an evaluation."""
@@ -42,8 +41,7 @@ def show(job: jobs.Job, outputs: dict[str, Any]) -> None:
 
 def show_models() -> None:
     """Print the bundled models from their cards; the environment's check shows them too, after longer looks."""
-    cards = [read_card(folder) for folder in bundled_models().values()]
-    found = [{**card.model_dump(), "levels": card.processing_levels} for card in cards]
+    found = bundled()
     Console(highlight=False, markup=False).print(_models_table(found) if found else "No models are bundled.")
 
 
@@ -168,11 +166,13 @@ def _models_table(models: list[dict[str, Any]]) -> Table:
     table = Table("model", "sharpens", "for", box=None, pad_edge=False, header_style="bold")
     table.add_column("parameters", justify="right")
     table.add_column("MFLOP per output pixel", justify="right")
+    table.add_column("variants (* used here)")
     table.add_column("")
     for model in models:
         size = f"{model['parameters'] / 1e6:.2f} M"
         work = f"{model['mflop_per_pixel']:.2f}"
-        table.add_row(model["name"], model["task"], ", ".join(model["levels"]), size, work, model["title"])
+        variants = ", ".join(name + "*" * (name == model["used"]) for name in model["variants"])
+        table.add_row(model["name"], model["task"], ", ".join(model["levels"]), size, work, variants, model["title"])
     return table
 
 

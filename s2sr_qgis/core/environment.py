@@ -22,14 +22,13 @@ def check_environment(progress: Progress) -> dict[str, Any]:
 
     Returns ``python`` (version), ``executable``, ``packages`` (version by name; None where not installed), ``devices``
     (that inference can use, best first), ``training`` (whether it can train), ``training_devices``, and ``models``: for
-    each bundled one ``name``, ``title``, ``task``, ``levels``, ``parameters``, ``mflop_per_pixel``, ``metrics``.
+    each bundled one what `bundled` says.
     Raises `MissingPackageError` without ONNX Runtime, `ModelError` for a damaged card.
     """
-    from .inference.card import read_card
-    from .inference.model import bundled_models, devices
+    from .inference.model import devices
 
     progress.progress(0, "Looking at packages and devices")
-    cards = [read_card(folder) for folder in bundled_models().values()]
+    models = bundled()
     training = all(util.find_spec(name) is not None for name in ("tensorflow", "keras", "tf2onnx"))
     inference_devices = devices()
     progress.check()
@@ -41,19 +40,35 @@ def check_environment(progress: Progress) -> dict[str, Any]:
         "devices": inference_devices,
         "training": training,
         "training_devices": _training_devices() if training else [],
-        "models": [
-            {
-                "name": card.name,
-                "title": card.title,
-                "task": card.task,
-                "levels": card.processing_levels,
-                "parameters": card.parameters,
-                "mflop_per_pixel": card.mflop_per_pixel,
-                "metrics": card.metrics,
-            }
-            for card in cards
-        ],
+        "models": models,
     }
+
+
+def bundled() -> list[dict[str, Any]]:
+    """The bundled models: ``name``, ``title``, ``task``, ``levels``, ``parameters``, ``mflop_per_pixel``, ``metrics``.
+
+    ``variants``: their precisions; ``used``: the one that runs here unasked. Raises `ModelError` for a damaged card,
+    `MissingPackageError` without ONNX Runtime.
+    """
+    from .inference.card import read_card
+    from .inference.model import automatic_device, bundled_models, choose
+
+    device = automatic_device()
+    cards = [read_card(folder) for folder in bundled_models().values()]
+    return [
+        {
+            "name": card.name,
+            "title": card.title,
+            "task": card.task,
+            "levels": card.processing_levels,
+            "parameters": card.parameters,
+            "mflop_per_pixel": card.mflop_per_pixel,
+            "variants": [file.precision for file in card.files],
+            "used": choose(card, device).precision,
+            "metrics": card.metrics,
+        }
+        for card in cards
+    ]
 
 
 def _version(name: str) -> str | None:

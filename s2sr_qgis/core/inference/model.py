@@ -227,8 +227,8 @@ def load_model(source: str | Path, device: str = "auto", threads: int | None = N
     """
     folder = find_model(source)
     card = read_card(folder)
-    wanted = devices()[0] if device == "auto" else device
-    file = choose(card, "cpu" if wanted == "coreml" and device == "auto" else wanted, precision)
+    wanted = automatic_device() if device == "auto" else device
+    file = choose(card, wanted, precision)
     session, used = _session(_checked(folder, file), device, threads)
     if used != wanted and precision == "auto" and (other := choose(card, used, precision)) != file:
         # A device that is installed and could not be started: what runs now may have a better variant.
@@ -240,6 +240,12 @@ def devices() -> list[str]:
     """The devices that the installed ONNX Runtime can use, best first. Raises `MissingPackageError` without it."""
     available = _runtime().get_available_providers()
     return [device for device in ("cuda", "directml", "coreml", "cpu") if PROVIDERS[device] in available]
+
+
+def automatic_device() -> str:
+    """The device that `auto` means: the best one that is there. Raises `MissingPackageError` without ONNX Runtime."""
+    # CoreML compiles for every tile shape anew, so it is used only when asked for.
+    return next(device for device in devices() if device != "coreml")
 
 
 def choose(card: ModelCard, device: str = "cpu", precision: str = "auto") -> ModelFile:
