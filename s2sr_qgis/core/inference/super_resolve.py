@@ -29,7 +29,7 @@ from .model import REACH, load_model
 from .pipeline import Profile, ordered
 from .selection import Choice, choose, cross_sensor_model
 from .sharpening import Sharpening
-from .tile_size import block_cache, block_side, plan
+from .tile_size import BLOCK, block_cache, block_side, plan
 
 
 def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
             nodata=0 if job.data_type == "uint16" else math.nan,
             format=job.format,
             compression=job.compression,
-            block=block_side(size),
+            block=block_side(size) or BLOCK,
             threads=job.threads,
             tags=_tags(scene, choices, job),
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..raster.grid import Window
 from ..scene.rows import TALLEST
 from .card import ModelCard
+from .pipeline import AHEAD
 
 if TYPE_CHECKING:
     from .sharpening import Sharpening
@@ -20,11 +21,15 @@ BASE_MEMORY = 250
 CACHE = 64
 """MB of GDAL's block cache: each block is read or written once, so that a few of each file are enough."""
 
+BLOCK = 512
+"""Side of the file's inner tiles where none fits."""
+
 LARGEST = 960
 """Side of the largest tile: beyond it the halo is hardly smaller."""
 
-SPILL = 0.06
-"""Share of a network's speed that each doubling of its feature maps beyond the processor's cache costs, measured."""
+SPILL = 0.03
+"""Share of its speed that a network loses with each doubling of its feature maps beyond the cache, as measured: little,
+since its convolutions do hundreds of operations on each number that they fetch."""
 
 UNKNOWN_CACHE = 4.0
 """MB of cache a worker where the system does not tell."""
@@ -36,56 +41,52 @@ def plan(work: Sharpening, area: Window, threads: int, tile_size: int | None, me
     """Side of a tile in 10 m pixels and number of tiles at once, for ``threads`` threads of the processor.
 
     Large tiles waste less on the halo, which every tile computes anew; small ones keep the feature maps between two
-    layers in the processor's cache and need less memory. Of the sides that fit the file's inner tiles and the memory,
-    the one with the least expected time is taken. ``tile_size``: the side, where the user gives it. ``memory``: MB that
-    the process may take; None: 1000 and 250 for each thread. Where even the smallest tiles need more, fewer are worked
-    on at once.
+    layers in the processor's cache, need less memory and, in a small area, leave no thread idle. Of the sides that fit
+    the file's inner tiles and the memory, the one with the least expected time is taken. ``tile_size``: the side, where
+    the user gives it. ``memory``: MB that the process may take; None: 1000 and 250 for each thread. Where even the
+    smallest tiles need more, fewer are worked on at once.
     """
-    unit = work.multiple
+    unit, longest = work.multiple, max(area.width, area.height)
     limit = memory or 1000 + 250 * threads
     step = math.lcm(unit, 16)
-    longest = max(area.width, area.height)
     if tile_size:
         sides = [math.ceil(tile_size / unit) * unit]
     else:
-        sides = [side for side in range(step, LARGEST + step, step) if _fits_blocks(side)]
-        # One tile for a small area, rather than a large one and a sliver.
-        sides += [-(-longest // unit) * unit] if longest <= LARGEST else []
-        sides += [math.ceil(60 / unit) * unit] if memory else []
-    workers = threads
-    while True:
+        sides = [side for side in range(step, LARGEST + step, step) if block_side(side, 192)]
+        if longest <= LARGEST:  # in equal parts, rather than a large one and a sliver
+            sides += [max(math.ceil(longest / parts / unit), math.ceil(60 / unit)) * unit for parts in range(1, 9)]
+            sides += [math.ceil(60 / unit) * unit]
+    for workers in range(threads, 0, -1):
         possible = [side for side in sides if needed_memory(work, area, side, workers) <= limit]
         if possible:
             return min(possible, key=lambda side: expected_time(work, area, side, workers)), workers
-        if workers == 1:
-            return min(sides), 1
-        workers -= 1
+    return min(sides), 1
 
 
-def block_side(size: int) -> int:
-    """The side of the file's inner tiles: one that divides the tile, so that each is written once, else 512."""
-    return next((side for side in range(512, 127, -16) if size % side == 0), 512)
+def block_side(size: int, smallest: int = 128) -> int | None:
+    """The side of the file's inner tiles that divides the tile, so that each is written once; None: there is none."""
+    return next((side for side in range(512, smallest - 1, -16) if size % side == 0), None)
 
 
 def block_cache(size: int, row_bytes: int) -> int:
     """Bytes of GDAL's block cache that a file of so many bytes a row of pixels is written with in tiles of ``size``."""
-    block = block_side(size)
     # Where tiles and blocks do not fit, a row of blocks stays until the next tiles complete it.
-    return CACHE * 2**20 + (2 * block * row_bytes if size % block else 0)
+    return CACHE * 2**20 + (0 if block_side(size) else 2 * BLOCK * row_bytes)
 
 
 def expected_time(work: Sharpening, area: Window, side: int, workers: int) -> float:
-    """A measure of the networks' time for an area: computed pixels, halo included, those beyond the cache dearer."""
+    """A measure of how long the networks take: pixels, halo included, those beyond the cache dearer."""
     rows, columns = -(-area.height // side), -(-area.width // side)
-    total = 0.0
+    if not work.models:
+        return rows * columns
+    tile = 0.0
     for model, _ in work.models:
         halo = 2 * work.halo_of(model)
-        # The last row and column of tiles are smaller.
-        pixels = (area.height + rows * halo) * (area.width + columns * halo)
-        maps = 2 * _map_bytes(model.card, model.precision) * pixels / (rows * columns)
-        spilt = max(math.log2(maps / cache_of_worker(workers)), 0)
-        total += model.card.mflop_per_pixel * pixels * (1 + SPILL * spilt)
-    return total if work.models else rows * columns
+        # The last row and column of tiles are smaller, so the mean counts.
+        pixels = (area.height / rows + halo) * (area.width / columns + halo)
+        spilt = math.log2(2 * _map_bytes(model.card, model.precision) * pixels / cache_of_worker(workers))
+        tile += model.card.mflop_per_pixel * pixels * (1 + SPILL * max(spilt, 0))
+    return tile * math.ceil(rows * columns / workers)
 
 
 def needed_memory(work: Sharpening, area: Window, side: int, workers: int) -> float:
@@ -94,15 +95,18 @@ def needed_memory(work: Sharpening, area: Window, side: int, workers: int) -> fl
     stored = sum(2 / work.factor(band) ** 2 for band in work.needed)
     padded = (side + 2 * work.halo) ** 2
     strips = stored * area.width * (min(TALLEST, area.height) + side)
-    waiting = (workers + 3) * (stored * padded + 2 * len(work.outputs) * side**2)
-    networks = max((network_bytes(model.card, model.precision) for model, _ in work.models), default=0.0)
-    tile = padded * (networks + 5 * 2 * stored + 6 * len(work.outputs))
+    waiting = (workers + AHEAD) * (stored * padded + 2 * len(work.outputs) * side**2)
+    networks = [network_bytes(model.card) * (side + 2 * work.halo_of(model)) ** 2 for model, _ in work.models]
+    tile = max(networks, default=0.0) + 3 * stored * padded + 6 * len(work.outputs) * side**2
     return BASE_MEMORY + CACHE + (strips + waiting + workers * tile) / 2**20
 
 
-def network_bytes(card: ModelCard, precision: str) -> float:
-    """Rough bytes per 10 m pixel of a convolutional network at work: a dozen feature maps' worth, as measured."""
-    return 12 * _map_bytes(card, precision)
+def network_bytes(card: ModelCard) -> float:
+    """Rough bytes per 10 m pixel of a convolutional network at work: seven feature maps in float32, as measured.
+
+    So with int8 as well, whose ends are floats on the finest grid.
+    """
+    return 7 * _map_bytes(card, "float32")
 
 
 def _map_bytes(card: ModelCard, precision: str) -> float:
@@ -137,7 +141,3 @@ def _numbers(text: str) -> set[int]:
         first, _, last = part.partition("-")
         found.update(range(int(first), int(last or first) + 1))
     return found
-
-
-def _fits_blocks(side: int) -> bool:
-    return any(side % block == 0 for block in range(256, 513, 16))
