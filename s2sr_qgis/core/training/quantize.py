@@ -37,17 +37,20 @@ SAMPLE = 2**14
 BATCH = 8
 
 
-def write_int8(model: keras.Model, source: Path, target: Path, ranges: Mapping[str, Ranges]) -> int:
+def write_int8(
+    model: keras.Model, source: Path, target: Path, ranges: Mapping[str, Ranges], *, sums: bool = False
+) -> int:
     """Write the 8-bit variant of an ONNX file.
 
     ``source``: the network in float, as `export.write_onnx` has written ``model``. ``ranges``: by the layers' names;
-    layers that are not named stay in float. Returns how many convolutions are 8-bit.
+    layers that are not named stay in float. ``sums``: round the residual sums too, not only what convolutions take of
+    them; that loses accuracy. Returns how many convolutions are 8-bit.
     """
     import onnx
 
     graph = onnx.load(source)
     nodes = convolutions(graph, model)
-    quantizer = _Quantizer(graph.graph, {nodes[name]: value for name, value in ranges.items() if name in nodes})
+    quantizer = _Quantizer(graph.graph, {nodes[name]: value for name, value in ranges.items() if name in nodes}, sums)
     quantizer.run()
     onnx.checker.check_model(graph)
     onnx.save(graph, target)
@@ -74,12 +77,12 @@ def convolutions(graph: Any, model: keras.Model) -> dict[str, str]:
 
 
 def calibrated(
-    model: keras.Model, patches: dict[str, Array], rule: Rule = "percentile", *, ends: bool = True, each: bool = True
+    model: keras.Model, patches: dict[str, Array], rule: Rule = "percentile", *, ends: bool = False, each: bool = True
 ) -> dict[str, Ranges]:
     """Ranges of a plain network's convolutions on real patches, by the layers' names.
 
-    ``patches``: inputs by name, (n, h, w, c), DN. ``ends``: the first and the last convolution too; ``each``: with a
-    scale for each channel of what the first takes and the last gives.
+    ``patches``: inputs by name, (n, h, w, c), DN. ``ends``: the first and the last convolution too, which costs more
+    accuracy than all others together; ``each``: these with a scale for each channel of what goes in and comes out.
     """
     layers = [layer for layer in model.layers if type(layer) is keras.layers.Conv2D]
     first, last = layers[0], layers[-1]
@@ -136,11 +139,11 @@ def _rounded(sizes: Array, scale: Array, levels: int) -> Array:
 class _Quantizer:
     """Writes ranges into a graph; ``ranges`` by the names of its convolutions."""
 
-    def __init__(self, graph: Any, ranges: dict[str, Ranges]) -> None:
+    def __init__(self, graph: Any, ranges: dict[str, Ranges], sums: bool) -> None:
         import onnx
 
         self.helper, self.arrays = onnx.helper, onnx.numpy_helper
-        self.graph, self.ranges, self.old = graph, ranges, list(graph.node)
+        self.graph, self.ranges, self.sums, self.old = graph, ranges, sums, list(graph.node)
         self.new: list[Any] = []
         self.scales: dict[tuple[str, int], float] = {}
         self.made: dict[tuple[str, int], str] = {}
@@ -156,18 +159,18 @@ class _Quantizer:
             tensor = node.output[0]
             if tensor in given:
                 node.output[0] = f"{tensor}_exact"
-                self._output(node.output[0], tensor, given[tensor])
+                self._output(node.output[0], tensor, *given[tensor])
         del self.graph.node[:], self.graph.value_info[:]
         self.graph.node.extend(self.new)
         drop_unused(self.graph)
 
-    def _plan(self) -> dict[str, Ranges]:
-        """Which tensors are rounded where they are made; the scale of each tensor that has one for all channels."""
+    def _plan(self) -> dict[str, tuple[int, Array]]:
+        """Zero point and scale of the tensors that are rounded where they are made."""
         users: dict[str, list[Any]] = {}
         for node in self.old:
             for name in node.input:
                 users.setdefault(name, []).append(node)
-        given: dict[str, Ranges] = {}
+        given: dict[str, tuple[int, Array]] = {}
 
         def rounded(tensor: str, zero: int, scale: Array) -> None:
             # Where what a convolution gives is what the next one takes, the finer scale serves both: rounding twice
@@ -180,11 +183,13 @@ class _Quantizer:
                 tensor, takers = node.output[0], users.get(node.output[0], [])
                 if own.output_zero == 0 and len(takers) == 1 and takers[0].op_type == "Relu":
                     tensor = takers[0].output[0]  # ONNX Runtime drops the ReLU, which clipping at 0 does as well
-                given[tensor] = own
+                given[tensor] = own.output_zero, own.output_scale
                 rounded(tensor, own.output_zero, own.output_scale)
                 rounded(node.input[0], own.input_zero, own.input_scale)
-                if own.output_scale.size == 1:
-                    self.made[tensor, own.output_zero] = tensor
+        if self.sums:
+            added = {node.output[0] for node in self.old if node.op_type == "Add"}
+            given |= {name: (zero, np.ones(1)) for name, zero in self.scales if name in added}
+        self.made = {(tensor, zero): tensor for tensor, (zero, scale) in given.items() if scale.size == 1}
         return given
 
     def _convolution(self, node: Any, own: Ranges) -> None:
@@ -205,16 +210,17 @@ class _Quantizer:
         per_step = own.kernel_scales / (1.0 if own.input_scale.size > 1 else float(own.input_scale[0])) / unit
         node.input[1] = self._constant(f"{node.name}_kernel", own.kernel.transpose(3, 2, 0, 1), per_step)
         if len(node.input) > 2:
-            bias = self.arrays.to_array(next(t for t in self.graph.initializer if t.name == node.input[2])) / unit
+            bias = self.arrays.to_array(next(t for t in self.graph.initializer if t.name == node.input[2]))
+            bias = bias.astype(np.float64) / unit
             whole = np.clip(np.rint(bias / (scale * per_step)), -(2**31), 2**31 - 1).astype(np.int32)
             node.input[2] = self._constant(f"{node.name}_bias", whole, scale * per_step)
 
-    def _output(self, source: str, target: str, own: Ranges) -> None:
-        if own.output_scale.size > 1:
-            self._pair(source, f"{target}_steps", 1.0, own.output_zero)
-            self._product(f"{target}_steps", own.output_scale, target)
+    def _output(self, source: str, target: str, zero: int, scale: Array) -> None:
+        if scale.size > 1:
+            self._pair(source, f"{target}_steps", 1.0, zero)
+            self._product(f"{target}_steps", scale, target)
         else:
-            self._pair(source, target, self.scales[target, own.output_zero], own.output_zero)
+            self._pair(source, target, self.scales[target, zero], zero)
 
     def _product(self, source: str, factors: Array, target: str) -> None:
         factor = self._store(f"{target}_factor", factors.reshape(1, -1, 1, 1).astype(np.float32))

@@ -16,7 +16,7 @@ from ..dataset.card import TARGET, Dataset, Split, read_dataset
 from ..errors import DatasetError, InputError, ModelError
 from ..inference.card import MAX_LOSS, ModelCard, ModelFile, sha256, write_card
 from ..inference.model import load_model
-from ..networks.quantized import Ranges, ranges
+from ..networks.quantized import ranges
 from ..progress import Progress
 from .half import write_float16
 from .parity import Patches, check_parity, expected, outputs, random_patches
@@ -56,7 +56,7 @@ class Variants:
     """Writes and scores variants of a run's model in a folder that holds ``model.onnx`` and its card."""
 
     def __init__(self, run: Path, card: ModelCard, folder: Path, progress: Progress) -> None:
-        self.card, self.folder, self.progress = card, folder, progress
+        self.run, self.card, self.folder, self.progress = run, card, folder, progress
         self.datasets = run_datasets(run)
         self.split, self.sets = _scored(self.datasets)
         self.plain = self._score("float32") if self.sets else 0.0
@@ -78,7 +78,7 @@ class Variants:
 
     def add_int8(self, model: keras.Model, copy: keras.Model | None) -> None:
         """Write the 8-bit variant of a network: with the ranges of its trained copy, else with calibrated ones."""
-        found = ranges(copy) if copy is not None else self._calibrated(model)
+        found = ranges(copy) if copy is not None else calibrated(model, calibration_patches(self.run))
         count = write_int8(model, self.folder / self.card.files[0].file, self.folder / INT8, found)
         if count < len(found):
             raise ModelError(
@@ -108,19 +108,6 @@ class Variants:
                 f"most {100 * ROUNDING:g} % is allowed); the model was not written."
             )
         file.metrics["rounding_parity"] = float(f"{part:.2g}")
-
-    def _calibrated(self, model: keras.Model) -> dict[str, Ranges]:
-        if not self.datasets:
-            raise InputError(
-                "None of the run's datasets is where its configuration says, so there are no patches to take 8-bit "
-                "ranges from; put one back, or train with 'quantized'."
-            )
-        share = -(-CALIBRATION // len(self.datasets))
-        parts = [
-            _some(dataset.arrays("train" if dataset.count("train") else "test"), share) for dataset in self.datasets
-        ]
-        patches = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != TARGET}
-        return calibrated(model, patches)
 
     def _add(self, name: str, precision: Any) -> ModelFile:
         file = ModelFile(file=name, precision=precision, sha256=sha256(self.folder / name))
@@ -162,6 +149,19 @@ def run_datasets(run: Path) -> list[Dataset]:
         except DatasetError:
             continue
     return found
+
+
+def calibration_patches(run: Path) -> Patches:
+    """Inputs of real patches by name (n, h, w, c), DN, evenly from all datasets of a run. Raises `InputError`."""
+    datasets = run_datasets(run)
+    if not datasets:
+        raise InputError(
+            "None of the run's datasets is where its configuration says, so there are no patches to take 8-bit ranges "
+            "from; put one back, or train with 'quantized'."
+        )
+    share = -(-CALIBRATION // len(datasets))
+    parts = [_some(dataset.arrays("train" if dataset.count("train") else "test"), share) for dataset in datasets]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != TARGET}
 
 
 def _scored(datasets: Sequence[Dataset]) -> tuple[Split, list[dict[str, Any]]]:
