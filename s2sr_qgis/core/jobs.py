@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,7 +31,8 @@ TRAINING_PACKAGES = ("tensorflow", "keras", "tf2onnx", "onnx", "h5py", "tensorbo
 
 
 class _Job(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    # Validators are built when a job is made: help on the command line needs none of them.
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, defer_build=True)
 
 
 class SceneOptions(_Job):
@@ -341,13 +343,17 @@ Job = Annotated[
     | CheckEnvironmentJob,
     Field(discriminator="job"),
 ]
-_ADAPTER: TypeAdapter[Job] = TypeAdapter(Job)
+
+
+@cache
+def _adapter() -> TypeAdapter[Job]:
+    return TypeAdapter(Job)
 
 
 def parse(data: dict[str, Any]) -> Job:
     """The job that a dictionary (JSON from the plugin, YAML of a run) describes. Raises `InputError`."""
     try:
-        return _ADAPTER.validate_python(data)
+        return _adapter().validate_python(data)
     except ValidationError as error:
         raise InputError(_sentence(error)) from error
 
