@@ -29,9 +29,14 @@ from rich.table import Table
 from s2sr_qgis.core import jobs
 from s2sr_qgis.core.errors import InputError
 from s2sr_qgis.core.inference.card import read_card
-from s2sr_qgis.core.inference.model import find_model
+from s2sr_qgis.core.inference.model import find_model, load_model
+from s2sr_qgis.core.inference.wald import degraded, factors, reduction
 from s2sr_qgis.core.raster.degradation import degrade
+from s2sr_qgis.core.raster.grid import Window
 from s2sr_qgis.core.scene import open_scene
+
+BORDER = 6
+"""Pixels of the target grid left out along the scene's edge, as in `s2sr evaluate`."""
 
 
 def main() -> int:
@@ -77,14 +82,24 @@ def gain(model: str, scene: Path, level: str, minutes: float, scale: int) -> dic
             shown = coarser(scene, Path(folder) / "coarser", scale)
             common["scene_options"] = jobs.SceneOptions(processing_level=level)
         result = jobs.run(jobs.AdaptJob(model=model, scene=str(shown), output=output, max_minutes=minutes, **common))
-        common["scene_options"] = known
-        before, after = (
-            jobs.run(jobs.EvaluateJob(model=m, scene=str(scene), precision="float32", device="cpu", **common))["rmse"]
-            for m in (model, str(output))
-        )
+        before, after = (whole_rmse(find_model(m), scene, known) for m in (model, str(output)))
     return {**{key: result[key] for key in ("rmse_before", "rmse_after", "gain", "adapted", "minutes", "steps")},
             "patches": result["patches"], "pixels": result["pixels"],
             "whole_before": before, "whole_after": after}  # fmt: skip
+
+
+def whole_rmse(folder: Path, scene: Path, known: jobs.SceneOptions) -> float:
+    """RMSE in DN by Wald's protocol, mean over the bands' RMSE, as `s2sr evaluate` gives it."""
+    model = load_model(folder, device="cpu", precision="float32")
+    with open_scene(scene, known) as opened:
+        factor, unit = reduction(model.card), max(factors(model.card).values())
+        width, height = (side // (factor * unit) * factor * unit for side in (opened.grid.width, opened.grid.height))
+        place = Window(0, 0, width, height)
+        truth, low, counts = degraded(opened, model.card, place, factor, 1 / factor)
+    found = model.predict({band: np.where(ok, image, np.nan) for band, (image, ok) in low.items()})
+    counts[:BORDER], counts[-BORDER:], counts[:, :BORDER], counts[:, -BORDER:] = False, False, False, False
+    errors = [1e4 * (found[band] - image)[counts] for band, image in truth.items()]
+    return float(np.mean([np.sqrt(np.square(error, dtype=np.float64).mean()) for error in errors]))
 
 
 def coarser(scene: Path, folder: Path, scale: int) -> Path:
