@@ -38,14 +38,15 @@ from s2sr_qgis.core.training.train import load_network
 from s2sr_qgis.core.training.variants import INT8, calibration_patches, take_rounded
 
 MEASURES: dict[str, dict[str, Any]] = {
-    "up to the largest values, one scale a tensor": {"rule": "minmax", "ends": True, "each": False},
-    "a scale for each channel at both ends": {"rule": "minmax", "ends": True},
-    "first and last convolution in float": {"rule": "minmax"},
-    "and ranges of least squared error": {"rule": "mse"},
-    "or ranges of a quantile": {"rule": "percentile"},
-    "this, and residual sums in 8 bits": {"rule": "percentile", "sums": True},
-    "this, and both ends in 8 bits": {"rule": "percentile", "ends": True},
+    "ranges up to the largest values": {"rule": "minmax", "ends": True, "each": False, "sums": False},
+    "both ends in float": {"rule": "minmax", "ends": False, "sums": False},
+    "and ranges of least squared error": {"rule": "mse", "ends": False, "sums": False},
+    "or ranges of a quantile": {"rule": "percentile", "ends": False, "sums": False},
+    "and two bytes at both ends": {"rule": "percentile", "ends": True, "sums": False},
+    "and residual sums in 8 bits": {"rule": "percentile", "ends": True, "sums": True},
 }
+"""Each row changes the one before it in what its name says; sums are in float where it does not say otherwise."""
+
 TRAINED = "in the loop"
 
 
@@ -110,7 +111,7 @@ def write_variants(run: Path, folder: Path) -> dict[str, Path]:
         found = ranges(copy) if name == TRAINED else calibrated(network.model, patches, **rule)
         own = folders[name] = folder / str(number)
         shutil.copytree(plain, own)
-        write_int8(network.model, own / "model.onnx", own / INT8, found, sums=how.get("sums", False))
+        write_int8(network.model, own / "model.onnx", own / INT8, found, sums=how.get("sums", True))
         variant = read_card(own)
         variant.files.append(ModelFile(file=INT8, precision="int8", sha256=sha256(own / INT8)))
         write_card(variant, own)
