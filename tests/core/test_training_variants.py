@@ -80,36 +80,33 @@ def test_an_eight_bit_variant_is_near_float32(kind, request) -> None:
     loss = 100 * (figures["int8"]["rmse"] / figures["int8"]["rmse_float32"] - 1)
     assert figures["int8"]["loss_percent"] == pytest.approx(loss, abs=0.02)
     if kind == "trained":
-        assert figures["int8"]["rounding_parity"] < 0.5
+        assert figures["int8"]["rounding_parity"] < 3
         # What was trained with rounded kernels is scored with them in float32 too.
         assert figures["int8"]["rmse_float32"] == pytest.approx(card.metrics["test_split"]["rmse_mean"], rel=0.05)
     else:
         assert figures["int8"]["rmse_float32"] == pytest.approx(card.metrics["test_split"]["rmse_mean"], rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("kind", "layers"),
-    [("calibrated", {"block0_a", "block0_b"}), ("trained", {"first", "block0_a", "block0_b", "last"})],
-)
-def test_convolutions_of_whole_numbers(kind, layers, request) -> None:
-    """All of them where they were trained so; without training the first and the last one stay in float."""
+@pytest.mark.parametrize("kind", ["calibrated", "trained"])
+def test_convolutions_of_whole_numbers(kind, request) -> None:
+    """All of them; the first and the last one twice, for two bytes."""
     folder = request.getfixturevalue(kind)
     folder = folder[0] if kind == "calibrated" else folder
     graph = onnx.load(folder / "model.int8.onnx").graph
     makers = {node.output[0]: node for node in graph.node}
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    found = set()
+    found: Counter[str] = Counter()
     for node in graph.node:
         pairs = [makers.get(name) for name in node.input]
         if node.op_type == "Conv" and all(pair and pair.op_type == "DequantizeLinear" for pair in pairs):
-            found |= {layer for layer in ("first", "block0_a", "block0_b", "last") if f"/{layer}" in node.name}
+            found.update(layer for layer in ("first", "block0_a", "block0_b", "last") if f"/{layer}" in node.name)
             kinds = [stored[pair.input[0]].data_type for pair in pairs[1:]]
             assert kinds == [onnx.TensorProto.INT8, onnx.TensorProto.INT32]
             assert makers[pairs[0].input[0]].op_type == "QuantizeLinear"
             assert stored[pairs[1].input[1]].dims[0] > 1  # a scale for each output channel
-    assert found == layers
+    assert found == {"first": 2, "block0_a": 1, "block0_b": 1, "last": 2}
     kernels = [tensor for tensor in graph.initializer if len(tensor.dims) == 4 and np.prod(tensor.dims) > 64]
-    assert len(kernels) == 4  # the float kernels of whole-number convolutions are gone
+    assert len(kernels) == 6  # the float kernels of whole-number convolutions are gone
 
 
 def test_sixteen_bits_are_the_trunk_alone(calibrated) -> None:
