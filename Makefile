@@ -12,6 +12,7 @@ DATA ?= ../shared/data
 MARKERS ?= not slow
 BIN := .venv/bin
 SIMILARITY_PIP = .venv-similarity/bin/python -m pip install -q --disable-pip-version-check
+PEER_PIP = .venv-peer/bin/python -m pip install -q --disable-pip-version-check
 TORCH = torch==2.13.0$(if $(filter Linux,$(shell uname)),+cpu)
 TORCH_PEERS = piq==0.8.0 opensr-test==1.3.3 satalign==0.1.17 mpltern==1.0.5
 QGIS_ENV = QT_QPA_PLATFORM=offscreen S2SR_PYTHON="$(CURDIR)/$(BIN)/python"
@@ -64,6 +65,14 @@ system:
 	  && $(SIMILARITY_PIP) --no-deps $(TORCH_PEERS) \
 	  && touch $@ || echo "s2sr: PyTorch cannot be installed here; the tests that need it are skipped"
 
+# Of the package's own list its sharpening needs these two; the rest is gigabytes.
+.venv-peer/.done: Makefile
+	@echo "s2sr: the environment of the peer remote_sensing_processor, .venv-peer ..."
+	@$(PYTHON) -m venv .venv-peer && rm -f .venv-peer/reason.txt
+	@$(PEER_PIP) --extra-index-url https://download.pytorch.org/whl/cpu $(TORCH) 'scikit-image>=0.22,<1' 2>.venv-peer/pip.txt \
+	  && $(PEER_PIP) --no-deps remote_sensing_processor==0.2.1 2>>.venv-peer/pip.txt \
+	  && touch $@ || { tail -n 1 .venv-peer/pip.txt > .venv-peer/reason.txt; }
+
 setup: .venv/.train .venv-qgis/.done  ## everything that the tests and a training need
 
 demo: .venv/.base  ## super-resolve the sample with QGIS, compare, write demo/
@@ -103,8 +112,9 @@ test-otb:  ## native engines against real Orfeo ToolBox, installed and built onc
 	@$(MAKE) -s .venv-otb/.done
 	@. "$${XDG_CACHE_HOME:-$$HOME/.cache}/s2sr/otb/env.sh" && .venv-otb/bin/python -m pytest -q tests/otb
 
-bench: .venv/.train  ## measure speed and accuracy; DATA=folder of the test scenes
-	$(BIN)/python benchmarks/run.py --data "$(DATA)"
+bench: .venv/.train  ## our models beside DSen2 and bicubic, and the picture; DATA=folder of the test scenes
+	@$(MAKE) -s .venv-peer/.done
+	$(BIN)/python benchmarks/run.py $(if $(wildcard $(DATA)),--data "$(DATA)")
 
 bench-similarity: .venv-similarity/.done  ## measure the similarity measures beside image-similarity-measures
 	.venv-similarity/bin/python benchmarks/similarity.py
@@ -122,4 +132,4 @@ install: package  ## install the plugin into PROFILE of QGIS
 	@$(PYTHON) tools/package.py install --profile "$(PROFILE)"
 
 clean:  ## remove environments, builds and the demo's results
-	rm -rf .venv .venv-qgis .venv-otb .venv-similarity build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-qgis .venv-otb .venv-similarity .venv-peer build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -44,6 +45,15 @@ SCENES = [
 ]
 
 
+Scored = tuple[str, str]
+"""A model (bundled name or folder) and the precision of its file; ("bicubic", "") is bicubic."""
+
+Figures = dict[str, dict[Scored, float]]
+"""RMSE by scene."""
+
+BICUBIC: Scored = ("bicubic", "")
+
+
 def main() -> int:
     """Print the tables, and write them as JSON where asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -55,52 +65,73 @@ def main() -> int:
     names = [*(options.models or bundled_models()), *options.peer]
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for task in ("20m", "60m"):
-        chosen = [name for name in names if read_card(find_model(name)).task == task]
-        rows = {}
-        for label, level, pattern, tasks in SCENES:
-            found = sorted(options.data.glob(pattern))
-            if task not in tasks or not found:
-                continue
-            scene = found[0] if found[0].is_dir() else unpack(found[0], transpose="stored" not in label)
-            rows[f"{label}, {level}"] = score(scene, level, chosen)
-        if chosen and rows:
-            figures[task] = rows
+        cards = {name: read_card(find_model(name)) for name in names}
+        chosen = [(n, f.precision) for n, card in cards.items() if card.task == task for f in card.files]
+        rows = measure(options.data, task, chosen) if chosen else {}
+        if rows:
+            figures[task] = {label: {name_of(s): rmse for s, rmse in row.items()} for label, row in rows.items()}
             show(task, chosen, rows)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2), encoding="utf-8")
     return 0 if figures else 1
 
 
-def score(scene: Path, level: str, models: list[str]) -> dict[str, float]:
+def measure(data: Path, task: str, chosen: Sequence[Scored]) -> Figures:
+    """RMSE of models and of bicubic on the scenes of a task that are there."""
+    rows: Figures = {}
+    for label, level, pattern, tasks in SCENES:
+        found = sorted(data.glob(pattern))
+        if task in tasks and found:
+            scene = found[0] if found[0].is_dir() else unpack(found[0], transpose="stored" not in label)
+            rows[f"{label}, {level}"] = score(scene, level, [s for s in chosen if s != BICUBIC])
+    return rows
+
+
+def means(data: Path, task: str, chosen: Sequence[Scored]) -> dict[Scored, float]:
+    """Mean RMSE over the scenes; empty where there are none. The second copy of T33UUB is left out."""
+    rows = measure(data, task, chosen)
+    kept = [row for label, row in rows.items() if "stored" not in label]
+    return {scored: float(np.mean([row[scored] for row in kept])) for scored in kept[0]} if kept else {}
+
+
+def name_of(scored: Scored) -> str:
+    """How a table calls a model in a precision."""
+    name, precision = Path(scored[0]).name, scored[1]
+    return name if precision in ("", "float32") else f"{name}, {precision}"
+
+
+def score(scene: Path, level: str, models: Sequence[Scored]) -> dict[Scored, float]:
     """RMSE of each model and of bicubic on a scene, mean over the bands' RMSE."""
-    row = {}
-    for name in models:
-        with open_scene(scene) as opened:
-            own = opened.level
+    row: dict[Scored, float] = {}
+    with open_scene(scene) as opened:
+        own = opened.level
+    for name, precision in models:
         result = jobs.run(
             jobs.EvaluateJob(
                 model=name,
+                precision=precision,
                 scene=str(scene),
                 scene_options=jobs.SceneOptions(processing_level=None if own else level),
                 allow_other_level=True,
+                device="cpu",
             )
         )
-        row[name] = result["rmse"]
-        row["bicubic"] = result["rmse_bicubic"]
+        row[name, precision] = result["rmse"]
+        row[BICUBIC] = result["rmse_bicubic"]
     return row
 
 
-def show(task: str, models: list[str], rows: dict[str, dict[str, float]]) -> None:
+def show(task: str, chosen: Sequence[Scored], rows: Figures) -> None:
     """Print one task's table; the mean leaves out the second copy of T33UUB."""
     table = Table(title=f"{task} task, RMSE in DN (share of bicubic)")
     table.add_column("scene")
-    for name in ["bicubic", *models]:
-        table.add_column(Path(name).name, justify="right")
+    for scored in [BICUBIC, *chosen]:
+        table.add_column(name_of(scored), justify="right")
     kept = [row for label, row in rows.items() if "stored" not in label]
-    mean = {name: float(np.mean([row[name] for row in kept])) for name in kept[0]}
+    mean = {scored: float(np.mean([row[scored] for row in kept])) for scored in kept[0]}
     for label, row in [*rows.items(), ("mean without the copy", mean)]:
-        cells = [f"{row[name]:.1f} ({row[name] / row['bicubic']:.3f})" for name in models]
-        table.add_row(label, f"{row['bicubic']:.1f}", *cells)
+        cells = [f"{row[scored]:.1f} ({row[scored] / row[BICUBIC]:.3f})" for scored in chosen]
+        table.add_row(label, f"{row[BICUBIC]:.1f}", *cells)
     Console(width=140).print(table)
 
 

@@ -1,9 +1,10 @@
-"""`make bench`: speed and memory of the bundled models beside the DSen2 network, then their accuracy.
+"""`make bench`: our models beside DSen2 by three programs and bicubic; speed, memory, accuracy, and a picture of them.
 
-Both run in ONNX Runtime through the same code (tiles, halo, mirrored edges), with the same threads and tiles, on a
-mosaic of a scene. DSen2's weights are random, because speed does not depend on them; its model folder is exported once
-into `.cache/bench`. Each repetition times both, in turn first, so that what else the machine does strikes both; the
-ratio is taken within a repetition. Memory is the peak of a process of its own that loads the model and runs it once.
+All sharpen the same mosaic of a scene with the same number of threads, each in a process of its own and with tiles of
+the side that is best for it, tried once. Each repetition times everybody, in turn first, so that what else the machine
+does strikes all; a ratio is taken within a repetition. Peak memory is that of a fresh process that loads the contender
+and sharpens the mosaic once. Where --data names the test scenes, the table tells the error on them too (accuracy.py),
+and the picture in docs/images is drawn again.
 """
 
 from __future__ import annotations
@@ -12,40 +13,40 @@ import argparse
 import json
 import os
 import platform
-import statistics
-import subprocess
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import tempfile
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import accuracy
 import numpy as np
+from peers import REFERENCE, Contender, contenders
 from rich.console import Console
 from rich.table import Table
+from timing import REPETITIONS, ROOT, SAMPLE, Worker, in_turn, ratio, shown, spread
 
-from s2sr_qgis.core.inference.model import TILE, bundled_models, find_model, load_model
+from s2sr_qgis.core.inference.card import read_card
+from s2sr_qgis.core.inference.model import bundled_models, find_model
 from s2sr_qgis.core.raster.grid import Window
 from s2sr_qgis.core.scene import open_scene
 
-ROOT = Path(__file__).resolve().parents[1]
-SAMPLE = ROOT / "samples" / "S2_MSIL1C_T18SVG_extract.SAFE"
-CACHE = ROOT / ".cache" / "bench"
-REPETITIONS = 5
+PICTURE = ROOT / "docs" / "images" / "speed_accuracy.png"
 
 
 def main() -> int:
-    """Measure what the command line names and print it as a table; with --json as JSON too."""
+    """Measure what the command line names and print a table a task; with --json as JSON too."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scene", default=str(SAMPLE), help="any scene; the sample by default")
     parser.add_argument("--model", action="append", help="bundled name or folder; all bundled ones by default")
+    parser.add_argument("--only", action="append", help="only contenders whose name has this in it, and DSen2")
     parser.add_argument("--side", type=int, default=720, help="side of the mosaic in 10 m pixels")
     parser.add_argument("--pairs", type=int, default=REPETITIONS, help=f"repetitions, at least {REPETITIONS}")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="all of the processor's by default")
-    parser.add_argument("--tile-size", type=int, default=TILE, help="side of a window in 10 m pixels")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--data", type=Path, help="folder of the test scenes, for the accuracy")
+    parser.add_argument("--picture", type=Path, default=PICTURE, help="where the picture goes, if there is accuracy")
     options = parser.parse_args()
     if options.pairs < REPETITIONS:
         parser.error(f"--pairs must be at least {REPETITIONS}: fewer show no spread")
@@ -53,56 +54,100 @@ def main() -> int:
     names = options.model or list(bundled_models())
     if not names:
         parser.error("no models are bundled; name one with --model")
-    console = Console()
-    results = [measure(name, options) for name in names]
-    console.print(table(results, options))
+    console = Console(width=160)
+    figures: dict[str, list[dict[str, Any]]] = {}
+    for task in dict.fromkeys(read_card(find_model(name)).task for name in names):
+        if task == "cross-sensor":
+            continue
+        everybody = contenders(task, names, options.threads, console.print)
+        if options.only:
+            everybody = [c for c in everybody if c.label == REFERENCE or any(part in c.label for part in options.only)]
+        rows = measure(everybody, pixels_of(task, names), options, console)
+        errors = accuracy.means(options.data, task, [c.scored for c in everybody if c.scored]) if options.data else {}
+        for contender, row in zip(everybody, rows, strict=True):
+            row["rmse"] = errors.get(contender.scored) if contender.scored else None
+        figures[task] = rows
+        console.print(table(task, rows, options))
     if options.json:
         machine = {"processor": platform.processor() or platform.machine(), "threads": options.threads}
-        setting = {"side": options.side, "tile_size": options.tile_size, "scene": options.scene}
-        text = json.dumps({**machine, **setting, "models": results}, indent=2)
-        options.json.write_text(text + "\n", encoding="utf-8")
-    if options.data and options.data.is_dir():
-        command = [sys.executable, str(ROOT / "benchmarks" / "accuracy.py"), "--data", str(options.data)]
-        return subprocess.run(command, check=False).returncode
-    console.print("Accuracy: not measured, --data names no folder of test scenes.")
+        setting = {"side": options.side, "scene": options.scene, "pairs": options.pairs}
+        options.json.write_text(json.dumps({**machine, **setting, "tasks": figures}, indent=2) + "\n", encoding="utf-8")
+    if any(row["rmse"] for rows in figures.values() for row in rows):
+        import curve
+
+        curve.draw(figures, f"{options.threads} processor cores", options.picture)
+        console.print(f"Picture: {options.picture}")
+    else:
+        console.print("RMSE: not measured, --data names no folder of test scenes.")
     return 0
 
 
-def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Speed, ratio and memory of one model and of DSen2 for the same task."""
-    ours = find_model(name)
-    task = load_model(ours, "cpu").card.task
-    theirs = CACHE / f"dsen2_{task}"
-    if not theirs.exists():
-        theirs.parent.mkdir(parents=True, exist_ok=True)
-        alone(export_dsen2, task, theirs)
-    folders = {"model": ours, "dsen2": theirs}
-    models = {which: load_model(folder, "cpu", options.threads) for which, folder in folders.items()}
-    bands = mosaic(options.scene, models["model"].card.input_bands, options.side)
-    pixels = options.side**2 / 1e6
-    speeds: dict[str, list[float]] = {which: [] for which in models}
-    for repetition in range(options.pairs + 1):
-        order = list(models) if repetition % 2 else list(models)[::-1]
-        for which in order:
-            begin = time.perf_counter()
-            models[which].predict(bands, options.tile_size)
-            if repetition:  # the first one warms caches and ONNX Runtime's memory up
-                speeds[which].append(pixels / (time.perf_counter() - begin))
-    ratios = [a / b for a, b in zip(speeds["model"], speeds["dsen2"], strict=True)]
-    figures = {
-        which: {
-            "mpx_per_s": spread(speeds[which]),
-            "peak_memory_mb": alone(peak_memory, str(folders[which]), bands, options.threads, options.tile_size),
-            "mflop_per_pixel": models[which].card.mflop_per_pixel,
-        }
-        for which in models
-    }
-    return {"name": models["model"].card.name, "task": task, "pairs": options.pairs, **figures, "ratio": spread(ratios)}
+def pixels_of(task: str, names: list[str]) -> list[str]:
+    """The bands that all contenders of a task need together: those of our models of it, which see every band."""
+    bands: list[str] = []
+    for name in names:
+        card = read_card(find_model(name))
+        bands += card.input_bands if card.task == task else []
+    wanted = ["B02", "B03", "B04", "B08", "B05", "B06", "B07", "B8A", "B11", "B12"]
+    return list(dict.fromkeys([*wanted, *(["B01", "B09"] if task == "60m" else []), *bands]))
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, smallest and largest."""
-    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
+def measure(
+    everybody: list[Contender], names: list[str], options: argparse.Namespace, console: Console
+) -> list[dict[str, Any]]:
+    """Speed, ratio to DSen2 and memory of each contender; those that fail are reported, without figures."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        pixels = Path(folder) / "pixels.npz"
+        np.savez(pixels, **mosaic(options.scene, names, options.side))
+        workers: dict[str, Worker] = {}
+        best: dict[str, int | None] = {}
+        for contender in everybody:
+            if contender.spec is None:
+                continue
+            worker = stack.enter_context(start(contender, pixels))
+            try:
+                best[contender.label] = best_side(worker, contender, options.side)
+            except RuntimeError as error:
+                console.print(f"{contender.label} cannot be measured: {error}")
+                continue
+            workers[contender.label] = worker
+        # Trying the tiles has warmed everybody up.
+        runs = in_turn(
+            {label: partial(worker.take, tile=best[label]) for label, worker in workers.items()}, options.pairs
+        )
+        rows = []
+        for contender in everybody:
+            label = contender.like or contender.label
+            row: dict[str, Any] = {"label": contender.label, "group": contender.group, "like": contender.like}
+            row |= {"parameters": contender.parameters, "mflop_per_pixel": contender.mflop_per_pixel}
+            row |= {"tile": best.get(label), "mpx_per_s": None, "ratio": None, "peak_memory_mb": None}
+            if label in runs:
+                row["mpx_per_s"] = spread([options.side**2 / 1e6 / taken.wall for taken in runs[label]])
+                row["ratio"] = ratio(runs[REFERENCE], runs[label])
+                row["ratio_processor"] = ratio(runs[REFERENCE], runs[label], "processor")
+                if contender.spec:
+                    with start(contender, pixels) as fresh:
+                        row["peak_memory_mb"] = fresh.ask(tile=best[label])["peak_memory_mb"]
+            rows.append(row)
+    return rows
+
+
+def start(contender: Contender, pixels: Path) -> Worker:
+    """A process that has loaded a contender."""
+    script = Path(__file__).with_name("contender.py")
+    return Worker([str(contender.python), str(script), json.dumps(contender.spec), str(pixels)])
+
+
+def best_side(worker: Worker, contender: Contender, side: int) -> int | None:
+    """The side of tiles with which a contender is fastest: each tried once after a first run, the best two again."""
+    sides = [s for s in contender.sides if s is None or s <= side] or [side]
+    worker.ask(tile=sides[0])
+    if len(sides) == 1:
+        return sides[0]
+    seconds = {s: worker.take(tile=s).wall for s in sides}
+    for again in sorted(seconds, key=lambda s: seconds[s])[:2]:
+        seconds[again] = min(seconds[again], worker.take(tile=again).wall)
+    return min(seconds, key=lambda s: seconds[s])
 
 
 def mosaic(source: str, names: list[str], side: int) -> dict[str, np.ndarray]:
@@ -117,65 +162,29 @@ def mosaic(source: str, names: list[str], side: int) -> dict[str, np.ndarray]:
     return bands
 
 
-def alone(function: Any, *arguments: Any) -> Any:
-    """Call a function in a fresh process, so that nothing it loads stays."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
-
-
-def peak_memory(folder: str, bands: dict[str, np.ndarray], threads: int, tile: int) -> float | None:
-    """Peak memory (MB) of this process after one prediction; None where the system does not tell."""
-    load_model(folder, "cpu", threads).predict(bands, tile)
-    status = Path("/proc/self/status")
-    if status.is_file():  # getrusage would count what the parent had before this process began
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-        return float(lines["VmHWM"].split()[0]) / 2**10
-    try:
-        import resource
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def export_dsen2(task: str, folder: Path) -> None:
-    """Write DSen2 (6 blocks, 128 features) with random weights as a model folder, by the exporter of trained ones."""
-    from s2sr_qgis.core.dataset.card import layout
-    from s2sr_qgis.core.networks import build_network, element_spec
-    from s2sr_qgis.core.progress import Progress
-    from s2sr_qgis.core.training.export import describe, write_model
-    from s2sr_qgis.core.training.run_card import RunCard
-
-    run = RunCard(
-        network="dsen2", task=task, scaling=1e-4, tensors=layout(task, 6), sources=[], backend="", precision="float32"
-    )
-    network = build_network("dsen2", element_spec(*run.channels()))
-    card = describe(network, run, name=folder.name, title="DSen2 with random weights, for speed alone")
-    write_model(network, card, folder, saved_model=False, patches=None, progress=Progress())
-
-
-def table(results: list[dict[str, Any]], options: argparse.Namespace) -> Table:
-    """A row a model, DSen2 for the same task below it."""
-    title = f"{options.side} x {options.side} pixels, {options.threads} threads, tiles of {options.tile_size}"
-    shown = Table(title=title, box=None, title_justify="left")
-    for heading in ("", "MFLOP/px", "MPx/s", "times DSen2", "peak memory MB"):
-        shown.add_column(heading, justify="right" if heading else "left")
-    for result in results:
-        for which, label in (("model", result["name"]), ("dsen2", f"DSen2, {result['task']}")):
-            row = result[which]
-            memory = row["peak_memory_mb"]
-            shown.add_row(
-                label,
-                f"{row['mflop_per_pixel']:.2f}",
-                _range(row["mpx_per_s"], 3),
-                _range(result["ratio"], 1) if which == "model" else "",
-                "" if memory is None else f"{memory:.0f}",
-            )
-    return shown
-
-
-def _range(values: dict[str, float], decimals: int) -> str:
-    low, middle, high = (f"{values[key]:.{decimals}f}" for key in ("lowest", "median", "highest"))
-    return f"{middle} ({low} to {high})"
+def table(task: str, rows: list[dict[str, Any]], options: argparse.Namespace) -> Table:
+    """A row a contender."""
+    title = f"{task} task, {options.side} x {options.side} pixels, {options.threads} threads, {options.pairs} pairs"
+    shape = Table(title=title, box=None, title_justify="left")
+    headings = ("parameters", "MFLOP/px", "tile", "MPx/s", "times DSen2", "by processor time", "memory MB", "RMSE DN")
+    for heading in ("", *headings):
+        shape.add_column(heading, justify="right" if heading else "left")
+    for row in rows:
+        cells = [row["label"], *("",) * 7]
+        if row["parameters"]:
+            cells[1:3] = f"{row['parameters']:,}", f"{row['mflop_per_pixel']:.2f}"
+        if row["mpx_per_s"] and not row["like"]:
+            cells[3] = str(row["tile"] or "own")
+            cells[4:6] = shown(row["mpx_per_s"], 3), shown(row["ratio"], 1)
+            cells[6] = f"{row['ratio_processor']['median']:.1f}"
+            cells[7] = "" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:.0f}"
+        shape.add_row(*cells, f"{row['rmse']:.1f}" if row["rmse"] else "")
+    scored = [row for row in rows if row["group"] == "dsen2" and row["rmse"]]
+    if len(scored) > 1:
+        better = min(scored, key=lambda row: row["rmse"])
+        shape.caption = f"The better DSen2 on these scenes: {better['label']} ({better['rmse']:.1f})."
+        shape.caption_justify = "left"
+    return shape
 
 
 if __name__ == "__main__":

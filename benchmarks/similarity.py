@@ -17,13 +17,12 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,30 +31,21 @@ import rasterio
 from rich.console import Console
 from rich.table import Table
 from scipy.ndimage import gaussian_filter
+from timing import REPETITIONS, ROOT, SAMPLE, clocked, in_turn, ratio, shown, wall
 
-ROOT = Path(__file__).resolve().parents[1]
-SAMPLE = ROOT / "samples" / "S2_MSIL1C_T18SVG_extract.SAFE"
 NAMES = ("rmse", "psnr", "ssim", "fsim", "issm", "sre", "sam", "uiq")
 BANDS = ("B02", "B03", "B04", "B08")
 TILE_BANDS = ("B02", "B03", "B04", "B05", "B08", "B11")
-REPETITIONS = 5
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 
 WORKER = """
-import json, sys, time
-from pathlib import Path
+import json, sys
+sys.path.insert(0, "benchmarks")
 from s2sr_qgis.core import jobs
-begin = time.perf_counter()
-outputs = jobs.run(jobs.SimilarityJob(**json.loads(sys.argv[1])))
-seconds = time.perf_counter() - begin
-status = Path("/proc/self/status")
-if status.is_file():
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-    peak = float(lines["VmHWM"].split()[0]) / 2**10
-else:
-    import resource
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-print(json.dumps({"seconds": seconds, "peak_memory_mb": peak, "outputs": outputs}))
+from timing import clocked, peak_memory
+outputs = []
+taken = clocked(lambda: outputs.append(jobs.run(jobs.SimilarityJob(**json.loads(sys.argv[1])))))
+print(json.dumps({"seconds": taken.wall, "peak_memory_mb": peak_memory(), "outputs": outputs[0]}))
 """
 
 
@@ -102,22 +92,15 @@ def time_measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     side = options.uiq_side if name == "uiq" else options.side
     x, y = pair(BANDS, side)
     calls = {"package": of_package(name, x, y), **{d: of_ours(name, x, y, d) for d in ("reference", "up42")}}
-    seconds: dict[str, list[float]] = {which: [] for which in calls}
-    for repetition in range(options.pairs + 1):
-        for which in list(calls) if repetition % 2 else list(calls)[::-1]:
-            begin = time.perf_counter()
-            calls[which]()
-            if repetition:  # the first one warms caches up
-                seconds[which].append(time.perf_counter() - begin)
-    ratios = {
-        which: spread([theirs / ours for theirs, ours in zip(seconds["package"], seconds[which], strict=True)])
-        for which in ("reference", "up42")
-    }
+    for call in calls.values():
+        call()  # warms caches up
+    runs = in_turn({which: partial(clocked, call) for which, call in calls.items()}, options.pairs)
+    ratios = {which: ratio(runs["package"], runs[which]) for which in ("reference", "up42")}
     return {
         "name": name,
         "side": side,
         "bands": len(BANDS),
-        "seconds": {w: spread(s) for w, s in seconds.items()},
+        "seconds": {which: wall(taken) for which, taken in runs.items()},
         "ratio": ratios,
     }
 
@@ -197,39 +180,29 @@ def write_mosaic(path: Path, image: np.ndarray, side: int) -> None:
     part.replace(path)
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, smallest and largest."""
-    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
-
-
 def speed_table(figures: dict[str, Any]) -> Table:
     """A row a measure."""
-    shown = Table(title=f"one core, uint16, {figures['pairs']} pairs", box=None, title_justify="left")
+    table = Table(title=f"one core, uint16, {figures['pairs']} pairs", box=None, title_justify="left")
     for heading in ("", "pixels", "package s", "reference s", "times", "up42 s", "times"):
-        shown.add_column(heading, justify="right" if heading else "left")
+        table.add_column(heading, justify="right" if heading else "left")
     for row in figures["measures"]:
         seconds = row["seconds"]
         cells = [f"{row['side']}² x {row['bands']}", f"{seconds['package']['median']:.3f}"]
         for definition in ("reference", "up42"):
-            cells += [f"{seconds[definition]['median']:.4f}", _range(row["ratio"][definition])]
-        shown.add_row(row["name"], *cells)
-    return shown
+            cells += [f"{seconds[definition]['median']:.4f}", shown(row["ratio"][definition], 1)]
+        table.add_row(row["name"], *cells)
+    return table
 
 
 def tile_table(figures: dict[str, Any]) -> Table:
     """Time, memory and the scores of a tile."""
     title = f"{figures['side']}² x {figures['bands']}, uint16, threads: {figures['threads']}"
-    shown = Table(title=title, box=None, title_justify="left", show_header=False)
-    shown.add_row("seconds", f"{figures['seconds']:.0f}")
-    shown.add_row("peak memory, MB", f"{figures['peak_memory_mb']:.0f}")
+    table = Table(title=title, box=None, title_justify="left", show_header=False)
+    table.add_row("seconds", f"{figures['seconds']:.0f}")
+    table.add_row("peak memory, MB", f"{figures['peak_memory_mb']:.0f}")
     for name, total in figures["scores"].items():
-        shown.add_row(name, "not defined" if total is None else f"{total:.6g}")
-    return shown
-
-
-def _range(values: dict[str, float]) -> str:
-    low, middle, high = (f"{values[key]:.1f}" for key in ("lowest", "median", "highest"))
-    return f"{middle} ({low} to {high})"
+        table.add_row(name, "not defined" if total is None else f"{total:.6g}")
+    return table
 
 
 if __name__ == "__main__":
