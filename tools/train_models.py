@@ -1,7 +1,8 @@
 """`make models`: train the bundled models again from their recipes (`tools/recipes`) and the training scenes.
 
 Each recipe names teachers (jobs of `import_dsen2`), datasets (jobs of `create_sharpening_dataset`) and stages (jobs of
-`train`, each starting from the weights of the one before), and may have options of the export. The result goes to
+`train`, each starting from the weights of the one before), and may have options of the export. One that ``starts_from``
+another recipe begins with that one's last run, and finds its datasets there. The result goes to
 `s2sr_qgis/models/NAME`, the work to `build/models/NAME`; what is there already is not made again. Training runs under
 whatever backend KERAS_BACKEND names; the export needs TensorFlow. The card gets the recipe, and the figures of
 `benchmarks/accuracy.py` where DATA has the test scenes.
@@ -36,11 +37,14 @@ def main() -> int:
     parser.add_argument("--weights", type=Path, help="folder of published weights, for recipes that have a teacher")
     parser.add_argument("names", nargs="*", help="recipes to run; none: all")
     options = parser.parse_args()
-    names = options.names or sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    names = options.names or sorted(path.stem for path in RECIPES.glob("*.yaml"))  # NAME stands before NAME_fast
     for name in names:
         recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
         work = options.work / name
         work.mkdir(parents=True, exist_ok=True)
+        source = options.work / recipe["starts_from"] if "starts_from" in recipe else None
+        if source and not (source / "model").is_dir():
+            raise SystemExit(f"{name} starts from {source.name}; make that first.")
         teachers = {key: work / key for key in recipe.get("teachers", {})}
         for key, job in recipe.get("teachers", {}).items():
             if not options.weights:
@@ -48,22 +52,22 @@ def main() -> int:
             if not teachers[key].exists():
                 weights = str(options.weights / job["weights"])
                 run({"job": "import_dsen2", "output": str(work / key), **job, "weights": weights}, work, **TENSORFLOW)
-        for key, job in recipe["datasets"].items():
+        for key, job in recipe.get("datasets", {}).items():
             if "teacher" in job:
                 job = {**job, "teacher": str(teachers[job["teacher"]])}
             if not (work / key).exists():
                 run({"job": "create_sharpening_dataset", "output": str(work / key), **dataset(job, options.data)}, work)
-        weights = None
+        weights = sorted(source.glob("run*"), key=lambda run: int(run.name[3:]))[-1] if source else None
         for number, stage in enumerate(recipe["stages"]):
             folder = work / f"run{number}"
             if not (folder / "run.yaml").exists():
                 job = {"job": "train", "output": str(folder), "resume": (folder / "state.json").exists(), **stage}
-                job["datasets"] = [str(work / key) for key in stage["datasets"]]
+                job["datasets"] = [str((source or work) / key) for key in stage["datasets"]]
                 run(job | ({"initial_weights": str(weights)} if weights else {}), work)
-            weights = folder / "best.weights.h5"
+            weights = folder
         shutil.rmtree(work / "model", ignore_errors=True)
         export = {"job": "export", "run": str(folder), "output": str(work / "model"), "name": name}
-        export |= {"title": recipe["title"], "saved_model": False, **recipe.get("export", {})}
+        export |= {"title": recipe["title"], "saved_model": False, "quantize": True, **recipe.get("export", {})}
         run(export, work, **TENSORFLOW)
         describe(work / "model", recipe, options.data)
         shutil.rmtree(MODELS / name, ignore_errors=True)

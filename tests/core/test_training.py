@@ -137,6 +137,28 @@ def test_best_weights_are_the_running_mean(run20) -> None:
     assert any(not np.array_equal(a, b) for a, b in zip(model.get_weights(), last.get_weights(), strict=True))
 
 
+def test_blocks_can_start_narrower_than_they_were(run20, dataset20, tmp_path) -> None:
+    """The channels that are left out are those that did least."""
+    from s2sr_qgis.core.training.run_card import read_run_card
+    from s2sr_qgis.core.training.train import load_network
+
+    options = read_run_card(run20).network_options
+    job = {"initial_weights": run20, "network_options": {**options, "hidden": 4}, "learning_rate": 1e-12, "ema": 0}
+    train(dataset20, tmp_path / "run", epochs=1, **job)
+    wide = load_network(run20, read_run_card(run20))[0].model.get_layer("block0_a").get_weights()
+    narrow = (
+        load_network(tmp_path / "run", read_run_card(tmp_path / "run"))[0].model.get_layer("block0_a").get_weights()
+    )
+    kept = [
+        next(index for index in range(wide[0].shape[-1]) if np.allclose(wide[0][..., index], kernel, atol=1e-6))
+        for kernel in np.moveaxis(narrow[0], -1, 0)
+    ]
+    assert len(kept) == 4
+    assert kept == sorted(kept)
+    with pytest.raises(InputError, match="differs from this one in its layer first"):
+        train(dataset20, tmp_path / "other", epochs=1, **{**job, "network_options": {**options, "features": 6}})
+
+
 def test_early_stopping_and_initial_weights(run20, dataset20, tmp_path) -> None:
     """So small a learning rate changes nothing: the second epoch without a better RMSE is the last."""
     still = {"learning_rate": 1e-30, "weight_decay": 0, "ema": 0, "images": 0}

@@ -18,7 +18,8 @@ from ..progress import Progress
 from .batches import OUTPUT, Arrays, Batches, PlainBatches
 from .fit import BEST, compile_model, fit
 from .logs import TensorBoard, shown_bands
-from .run_card import CONFIG, RunCard, write_run_card
+from .narrow import take_weights
+from .run_card import CONFIG, RunCard, read_run_card, write_run_card
 from .score import score
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ IN_MEMORY = 6e9
 
 MODEL = "model.keras"
 
-CALIBRATION = 8
-"""Batches that the first 8-bit ranges are taken from."""
+FIRST = 8
+"""Batches that 8-bit ranges start from, and that the channels of a wider network are judged by."""
 
 RECORDED = {
     "factor",
@@ -132,15 +133,6 @@ def _fit(
     inputs, targets = card.channels()
     low = card.tensors[-2].name
     model = build_network(job.network, element_spec(inputs, targets, card.sizes()), job.network_options).model
-    if job.initial_weights:
-        try:
-            model.load_weights(job.initial_weights)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().split("\n")[0].rstrip(".")
-            raise InputError(
-                f"The initial weights {job.initial_weights} cannot be loaded into {job.network}: {reason}; name a "
-                ".weights.h5 file of the same network and options."
-            ) from error
     batches = Batches(
         _arrays(datasets, "train"),
         low,
@@ -152,10 +144,13 @@ def _fit(
         seed=job.seed,
         steps=job.steps_per_epoch,
     )
+    some = [batches[index][0] for index in range(min(FIRST, len(batches)))]
+    first_patches = {name: np.concatenate([batch[name] for batch in some]) for name in inputs}
+    if job.initial_weights:
+        _start_from(job.initial_weights, model, first_patches, job.network)
     if job.quantized:
         copy = quantized(model)
-        some = [batches[index][0] for index in range(min(CALIBRATION, len(batches)))]
-        calibrate(copy, model, {name: np.concatenate([batch[name] for batch in some]) for name in inputs})
+        calibrate(copy, model, first_patches)
         model = copy
     compile_model(model, job)
     held = _arrays(datasets, "valid")
@@ -181,6 +176,22 @@ def _fit(
     del model
     gc.collect()
     return card, state
+
+
+def _start_from(weights: Path, model: keras.Model, patches: Arrays, network: str) -> None:
+    """Load a weights file, or take the weights of a run's network."""
+    if weights.is_dir():
+        source, _ = load_network(weights, read_run_card(weights))
+        take_weights(model, source.model, patches, weights)
+        return
+    try:
+        model.load_weights(weights)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise InputError(
+            f"The initial weights {weights} cannot be loaded into {network}: {reason}; name a .weights.h5 file of the "
+            "same network and options, or the folder of a run."
+        ) from error
 
 
 def _save(folder: Path, card: RunCard) -> Any:
