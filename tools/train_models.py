@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import yaml
@@ -86,11 +87,32 @@ def describe(model: Path, recipe: dict[str, Any], data: Path) -> None:
     command = [sys.executable, "benchmarks/accuracy.py", "--data", str(data), "--json", str(figures), str(model)]
     if subprocess.run(command, cwd=ROOT).returncode == 0:
         found = json.loads(figures.read_text(encoding="utf-8"))[card.task]
+        columns = {file.precision: model.name + suffix(file.precision) for file in card.files}
+        kept = [row for scene, row in found.items() if "stored" not in scene]
+        means = {precision: mean(row[column] for row in kept) for precision, column in columns.items()}
+        for file in card.files[1:]:
+            loss = 100 * (means[file.precision] / means["float32"] - 1)
+            file.metrics |= {
+                "split": "test",
+                "scenes": len(kept),
+                "rmse": round(means[file.precision], 2),
+                "rmse_float32": round(means["float32"], 2),
+                "loss_percent": round(loss, 2),
+            }
+            file.metrics.pop("patches", None)
         card.metrics["wald_rmse_dn"] = {
-            scene: {"model": round(row[str(model)], 1), "bicubic": round(row["bicubic"], 1)}
+            scene: {
+                **{precision: round(row[column], 1) for precision, column in columns.items()},
+                "bicubic": round(row["bicubic"], 1),
+            }
             for scene, row in found.items()
         }
     write_card(card, model)
+
+
+def suffix(precision: str) -> str:
+    """What benchmarks/accuracy.py adds to a model's name."""
+    return "" if precision == "float32" else f", {precision}"
 
 
 def dataset(job: dict[str, Any], data: Path) -> dict[str, Any]:
