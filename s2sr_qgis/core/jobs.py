@@ -182,6 +182,9 @@ class TrainJob(_Job):
     dihedral: bool = Field(True, description="Eight orientations.")
     gain: float = Field(0.25, ge=0, description="Sigma of the log-normal gain common to all bands; 0: none.")
     band_gain: float = Field(0.15, ge=0, description="Sigma of the log-normal gain of each band; 0: none.")
+    relations: float = Field(
+        0.0, ge=0, description="Sigma of random shares of the fine bands that are added to the target's bands; 0: none."
+    )
     balance: bool = Field(True, description="Divide each patch's loss by its mean absolute detail.")
     mixed_precision: Literal["auto", "off", "float16", "bfloat16"] = Field(
         "auto", description="Narrow numbers in training; auto: where the device gains by it."

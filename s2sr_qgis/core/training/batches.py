@@ -67,6 +67,7 @@ class Batches(keras.utils.PyDataset):
         dihedral: turn and mirror patches into one of their eight orientations.
         gain: sigma of the log-normal gain common to all bands of a patch.
         band_gain: sigma of the log-normal gain of each band. A target band has its input's gain.
+        relations: sigma of the shares of each fine band that are added to the target's bands, see `related`.
         balance: weigh a patch by one over its mean absolute detail (see `detail`).
         seed: of the shuffling and augmentation; the same seed gives the same batches.
     """
@@ -82,13 +83,14 @@ class Batches(keras.utils.PyDataset):
         band_gain: float,
         balance: bool,
         seed: int,
+        relations: float = 0.0,
         steps: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.sets, self.low, self.batch_size = sets, low, batch_size
         self.dihedral, self.gain, self.band_gain, self.balance = dihedral, gain, band_gain, balance
-        self.seed, self.epoch = seed, 0
+        self.relations, self.seed, self.epoch = relations, seed, 0
         self.weights = [1 / np.maximum(detail(arrays, low), SMALLEST_DETAIL) for arrays in sets]
         self.steps = steps
         self.order: list[tuple[int, npt.NDArray[np.int64]]] = []
@@ -130,6 +132,10 @@ class Batches(keras.utils.PyDataset):
         weight = self.weights[which][patches] if self.balance else np.ones(len(patches), np.float32)
         if self.dihedral:
             batch = turn(batch, int(rng.integers(8)))
+        if self.relations:
+            batch = related(batch, self.low, self.relations, rng)
+            if self.balance:
+                weight = 1 / np.maximum(detail(batch, self.low), SMALLEST_DETAIL)
         if self.gain or self.band_gain:
             common = rng.normal(0.0, self.gain, (len(patches), 1, 1, 1))
             weight = weight / np.exp(common[:, 0, 0, 0])
@@ -141,6 +147,25 @@ class Batches(keras.utils.PyDataset):
                     batch[TARGET] = batch[TARGET] * factor
         target = {OUTPUT: batch.pop(TARGET)}
         return batch, target, {OUTPUT: weight[:, None, None].astype(np.float32)}
+
+
+def related(batch: Arrays, low: str, sigma: float, rng: np.random.Generator) -> Arrays:
+    """The batch with other relations between its bands: random shares of the fine bands are added to the target's.
+
+    The same shares of their means go to the low-resolution input ``low``, so the pair stays true. What a network learns
+    by heart of how coarse bands follow fine ones in the scenes of its training is then of no use; it has to look it up in
+    the patch itself. Nothing changes where no input is as fine as the target.
+    """
+    target = batch[TARGET]
+    fine = next((array for name, array in batch.items() if name != TARGET and array.shape[:3] == target.shape[:3]), None)
+    if fine is None:
+        return batch
+    n, h, w, bands = target.shape
+    shares = rng.normal(0.0, sigma, (n, 1, fine.shape[-1], bands)).astype(np.float32)
+    added = (fine.reshape(n, h * w, -1)[:, None] @ shares).reshape(n, h, w, bands)
+    factor = h // batch[low].shape[1]
+    means = added.reshape(n, h // factor, factor, w // factor, factor, bands).mean(axis=(2, 4))
+    return {**batch, TARGET: target + added, low: batch[low] + means}
 
 
 def turn(batch: Arrays, orientation: int) -> Arrays:

@@ -140,6 +140,7 @@ def _fit(
         dihedral=job.dihedral,
         gain=job.gain,
         band_gain=job.band_gain,
+        relations=job.relations,
         balance=job.balance,
         seed=job.seed,
         steps=job.steps_per_epoch,
