@@ -153,13 +153,14 @@ def related(batch: Arrays, low: str, sigma: float, rng: np.random.Generator) -> 
     """The batch with other relations between its bands: random shares of the fine bands are added to the target's.
 
     The same shares of their means go to the low-resolution input ``low``, so the pair stays true. What a network learns
-    by heart of how coarse bands follow fine ones in the scenes of its training is then of no use; it has to look it up in
-    the patch itself. Nothing changes where no input is as fine as the target.
+    by heart of how coarse bands follow fine ones in the scenes of its training is then of no use; it has to look it up
+    in the patch itself. Nothing changes where no input is as fine as the target.
     """
     target = batch[TARGET]
-    fine = next((array for name, array in batch.items() if name != TARGET and array.shape[:3] == target.shape[:3]), None)
-    if fine is None:
+    alike = [array for name, array in batch.items() if name != TARGET and array.shape[:3] == target.shape[:3]]
+    if not alike:
         return batch
+    fine = alike[0]
     n, h, w, bands = target.shape
     shares = rng.normal(0.0, sigma, (n, 1, fine.shape[-1], bands)).astype(np.float32)
     added = (fine.reshape(n, h * w, -1)[:, None] @ shares).reshape(n, h, w, bands)
