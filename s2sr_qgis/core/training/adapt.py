@@ -53,7 +53,7 @@ either (Wortsman et al. 2022, doi:10.48550/arXiv.2109.01903)."""
 OPTIONS: dict[str, Any] = {
     "loss": "l2",
     "balance": False,
-    "learning_rate": 3e-5,
+    "learning_rate": 1e-4,
     "warmup_steps": 10,
     "weight_decay": 0.0,
     "ema": 0.95,
