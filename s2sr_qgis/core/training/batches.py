@@ -150,11 +150,12 @@ class Batches(keras.utils.PyDataset):
 
 
 def related(batch: Arrays, low: str, sigma: float, rng: np.random.Generator) -> Arrays:
-    """The batch with other relations between its bands: random shares of the fine bands are added to the target's.
+    """Half of the batch with other relations between its bands: random shares of the fine bands go into the target's.
 
     The same shares of their means go to the low-resolution input ``low``, so the pair stays true. What a network learns
     by heart of how coarse bands follow fine ones in the scenes of its training is then of no use; it has to look it up
-    in the patch itself. Nothing changes where no input is as fine as the target.
+    in the patch itself; half of the patches stay as they are, because real relations are worth knowing too. Nothing
+    changes where no input is as fine as the target.
     """
     target = batch[TARGET]
     alike = [array for name, array in batch.items() if name != TARGET and array.shape[:3] == target.shape[:3]]
@@ -163,6 +164,7 @@ def related(batch: Arrays, low: str, sigma: float, rng: np.random.Generator) -> 
     fine = alike[0]
     n, h, w, bands = target.shape
     shares = rng.normal(0.0, sigma, (n, 1, fine.shape[-1], bands)).astype(np.float32)
+    shares *= rng.integers(0, 2, (n, 1, 1, 1), dtype=np.int64).astype(np.float32)
     added = (fine.reshape(n, h * w, -1)[:, None] @ shares).reshape(n, h, w, bands)
     factor = h // batch[low].shape[1]
     means = added.reshape(n, h // factor, factor, w // factor, factor, bands).mean(axis=(2, 4))
