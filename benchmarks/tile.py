@@ -85,7 +85,8 @@ def measure(product: Path, options: argparse.Namespace) -> dict[str, Any]:
         child = subprocess.Popen(
             [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True
         )
-        assert child.stdin and child.stdout
+        if child.stdin is None or child.stdout is None:
+            raise SystemExit("The job has no pipes.")
         child.stdin.write(json.dumps(job))
         child.stdin.close()
         text = child.stdout.read()

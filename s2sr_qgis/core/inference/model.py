@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -296,6 +297,8 @@ def _session(path: Path, device: str, threads: int | None) -> tuple[onnxruntime.
         # Without them, sums of bytes on x86 overflow in 16 bits; this takes the slower way that does not. With them it
         # would cost more than half the speed and gain nothing.
         options.add_session_config_entry("session.x64quantprecision", "1")
+    if _share_memory():
+        options.add_session_config_entry("session.use_env_allocators", "1")
     if threads:
         options.intra_op_num_threads = threads
     if "directml" in wanted:
@@ -312,6 +315,18 @@ def _session(path: Path, device: str, threads: int | None) -> tuple[onnxruntime.
             f"The device '{device}' could not be started (its driver or libraries are missing); choose 'cpu' or 'auto'."
         )
     return session, used
+
+
+@cache
+def _share_memory() -> bool:
+    """Let all models of the process take turns with one arena: each would keep the most that it ever took."""
+    runtime = _runtime()
+    kind, use = runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, runtime.OrtMemType.DEFAULT
+    try:
+        runtime.create_and_register_allocator(runtime.OrtMemoryInfo("Cpu", kind, 0, use), None)
+    except Exception:  # ONNX Runtime's own classes are private; without it, each model has an arena of its own
+        return False
+    return True
 
 
 def _check_tensors(card: ModelCard, inputs: set[str], outputs: set[str]) -> None:

@@ -24,7 +24,6 @@ from ..scene import open_scene
 from ..scene.bands import BANDS
 from ..scene.rows import Rows
 from ..scene.scene import Scene, SceneBand
-from .cross_sensor import super_resolve_cross_sensor
 from .model import REACH, load_model
 from .pipeline import Profile, ordered
 from .selection import Choice, choose, cross_sensor_model
@@ -55,6 +54,8 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
             progress.log(warning, "warning")
         cross = cross_sensor_model(job.models)
         if cross:
+            from .cross_sensor import super_resolve_cross_sensor
+
             return super_resolve_cross_sensor(job, scene, *cross, progress)
         if job.engine == "otb":
             raise InputError("OTBTF serves cross-sensor models; leave the engine out to sharpen bands.")

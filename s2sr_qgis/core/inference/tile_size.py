@@ -79,14 +79,17 @@ def expected_time(work: Sharpening, area: Window, side: int, workers: int) -> fl
     rows, columns = -(-area.height // side), -(-area.width // side)
     if not work.models:
         return rows * columns
-    tile = 0.0
+    mean = largest = 0.0
     for model, _ in work.models:
         halo = 2 * work.halo_of(model)
-        # The last row and column of tiles are smaller, so the mean counts.
-        pixels = (area.height / rows + halo) * (area.width / columns + halo)
+        pixels = (min(area.height, side) + halo) * (min(area.width, side) + halo)
         spilt = math.log2(2 * _map_bytes(model.card, model.precision) * pixels / cache_of_worker(workers))
-        tile += model.card.mflop_per_pixel * pixels * (1 + SPILL * max(spilt, 0))
-    return tile * math.ceil(rows * columns / workers)
+        cost = model.card.mflop_per_pixel * (1 + SPILL * max(spilt, 0))
+        largest += cost * pixels
+        # The last row and column of tiles are smaller.
+        mean += cost * (area.height / rows + halo) * (area.width / columns + halo)
+    whole = max(area.height // side, 1) * max(area.width // side, 1)
+    return max(mean * rows * columns / workers, largest * math.ceil(whole / workers))
 
 
 def needed_memory(work: Sharpening, area: Window, side: int, workers: int) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -42,6 +41,8 @@ def degradation_radius(factor: int, sigma: float | None = None) -> int:
 def _blurred_means(image: Float, factor: int, sigma: float) -> Float:
     blurred = np.asarray(image, np.float32)
     if sigma > 0:
+        from scipy.ndimage import gaussian_filter1d  # slow to import, and sharpening alone does without
+
         for axis in (-2, -1):
             blurred = gaussian_filter1d(blurred, sigma, axis=axis, mode="nearest", truncate=TRUNCATE)
     *lead, height, width = blurred.shape

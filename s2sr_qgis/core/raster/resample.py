@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import zoom
 
 Float = NDArray[np.float32]
 Kernel = Literal["bilinear", "bicubic"]
@@ -24,6 +23,8 @@ def upsample(image: Float, factor: int, kernel: Kernel = "bilinear") -> Float:
     source = np.asarray(image, np.float32)
     if factor == 1:
         return source
+    from scipy.ndimage import zoom  # slow to import, and sharpening alone does without
+
     *lead, height, width = source.shape
     out = np.empty((*lead, height * factor, width * factor), np.float32)
     for index in np.ndindex(*lead):

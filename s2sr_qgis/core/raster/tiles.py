@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from .grid import Window
 
@@ -84,5 +83,7 @@ def fill(image: Float, valid: Mask, reach: float) -> Float:
         return image
     if not valid.any():
         return np.zeros_like(image)
+    from scipy.ndimage import distance_transform_edt  # a fifth of a second that most scenes need not wait for
+
     distance, nearest = distance_transform_edt(~valid, return_indices=True)
     return np.where(distance <= reach, image[tuple(nearest)], np.float32(0))

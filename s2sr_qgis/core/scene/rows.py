@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -90,6 +91,8 @@ class Rows:
         for (file, *_), group in together.items():
             header = scene.files.header(file)
             self._sources.append(_Source(file, group, group[0].stored(limits), header.block))
+        # OpenJPEG would hand each block to a thread of its own, and what that took would not be known.
+        os.environ.setdefault("OPJ_NUM_THREADS", "0")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def __enter__(self) -> Rows:
