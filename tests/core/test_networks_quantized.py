@@ -8,6 +8,7 @@ import pytest
 pytestmark = pytest.mark.train
 keras = pytest.importorskip("keras")
 
+from s2sr_qgis.core.errors import InputError  # noqa: E402
 from s2sr_qgis.core.networks import build_network, element_spec  # noqa: E402
 from s2sr_qgis.core.networks.quantized import QuantizedConv2D, calibrate, plain, quantized, ranges  # noqa: E402
 
@@ -111,3 +112,8 @@ def test_weights_come_back_from_a_file(model, copy, patches, tmp_path) -> None:
     again = build_network("coarsenet", SPEC, {"blocks": 2, "features": 12, "hidden": 8}).model
     plain(other, again)
     np.testing.assert_array_equal(again.get_layer("first").kernel, other.get_layer("first").kernel)
+
+
+def test_networks_with_activations_inside_are_refused() -> None:
+    with pytest.raises(InputError, match="dsen2 cannot be trained with 8 bits in the loop"):
+        quantized(build_network("dsen2", SPEC, {"blocks": 1, "features": 4}).model)

@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
+from ..errors import InputError
+
 LEVELS = 255
 """Of an activation: 0 to 255, around a zero point."""
 
@@ -154,9 +156,15 @@ def _rounded(steps: Any, positive: bool) -> Any:
 def quantized(model: keras.Model) -> keras.Model:
     """A copy of a network whose convolutions are `QuantizedConv2D` of the same names, with the same weights.
 
-    Its scales are still unset: `calibrate`, or load a trained run's weights.
+    Its scales are still unset: `calibrate`, or load a trained run's weights. Raises `InputError` for a network whose
+    convolutions have activations of their own: a ReLU has to be a layer, for its rounding to be seen.
     """
-    names = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    if any(layer.activation is not keras.activations.linear for layer in layers):
+        raise InputError(
+            f"The network {model.name} cannot be trained with 8 bits in the loop; take coarsenet or crossnet."
+        )
+    names = [layer.name for layer in layers]
     positive = {name: (_fed_by_relu(model.get_layer(name)), _feeds_relu(model.get_layer(name))) for name in names}
 
     def clone(layer: Any) -> Any:
