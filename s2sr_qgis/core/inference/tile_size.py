@@ -100,16 +100,16 @@ def needed_memory(work: Sharpening, area: Window, side: int, workers: int) -> fl
     strips = stored * area.width * (min(TALLEST, area.height) + side)
     waiting = (workers + AHEAD) * (stored * padded + 2 * len(work.outputs) * side**2)
     networks = [network_bytes(model.card) * (side + 2 * work.halo_of(model)) ** 2 for model, _ in work.models]
-    tile = max(networks, default=0.0) + 3 * stored * padded + 6 * len(work.outputs) * side**2
+    tile = max(networks, default=0.0) + 9 * stored * padded + 6 * len(work.outputs) * side**2
     return BASE_MEMORY + CACHE + (strips + waiting + workers * tile) / 2**20
 
 
 def network_bytes(card: ModelCard) -> float:
-    """Rough bytes per 10 m pixel of a convolutional network at work: seven feature maps in float32, as measured.
+    """Rough bytes per 10 m pixel of a convolutional network at work: eleven feature maps in float32, as measured.
 
     So with int8 as well, whose ends are floats on the finest grid.
     """
-    return 7 * _map_bytes(card, "float32")
+    return 11 * _map_bytes(card, "float32")
 
 
 def _map_bytes(card: ModelCard, precision: str) -> float:
