@@ -40,7 +40,7 @@ def _panel(axes: Axes, rows: list[dict[str, Any]], title: str) -> None:
     errors = [row["rmse"] for row in points]
     axes.set_ylim(min(errors) * 0.8, max(errors) * 1.35)
     speeds = [row["mpx_per_s"]["median"] for row in rows if row["mpx_per_s"]]
-    axes.set_xlim(min(speeds) * 0.6, max(speeds) * 3)
+    axes.set_xlim(min(speeds) * 0.35, max(speeds) * 4)
     for place, row in enumerate(sorted(points, key=lambda row: row["mpx_per_s"]["median"])):
         x = row["mpx_per_s"]
         style = STYLES[row["group"]]

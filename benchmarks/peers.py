@@ -27,7 +27,7 @@ TIMED = ("float32", "int8")
 SIZED = "AESR-sized"
 SIZED_OPTIONS = {"blocks": 6, "features": 100}
 """1.1 million parameters whose trunk runs at 10 m."""
-OUR_SIDES, THEIR_SIDES = (240, 360, 480, 720), (120, 240, 360, 480)
+OUR_SIDES, THEIR_SIDES = (240, 360, 480, 720), (120, 240, 360)
 """Sides of tiles that are tried, in 10 m pixels; what does not fit the image is left out."""
 
 

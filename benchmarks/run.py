@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--scene", default=str(SAMPLE), help="any scene; the sample by default")
     parser.add_argument("--model", action="append", help="bundled name or folder; all bundled ones by default")
     parser.add_argument("--only", action="append", help="only contenders whose name has this in it, and DSen2")
-    parser.add_argument("--side", type=int, default=720, help="side of the mosaic in 10 m pixels")
+    parser.add_argument("--side", type=int, default=480, help="side of the mosaic in 10 m pixels")
     parser.add_argument("--pairs", type=int, default=REPETITIONS, help=f"repetitions, at least {REPETITIONS}")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="all of the processor's by default")
     parser.add_argument("--json", type=Path, help="file for the figures")
