@@ -282,6 +282,46 @@ def test_a_cross_sensor_model_cannot_be_adapted_on_the_way(scene, tmp_path) -> N
         jobs.run(jobs.SuperResolveJob(scene=str(scene), output=tmp_path / "a.tif", models=[str(cross)], adapt=1))
 
 
+def test_only_float32_can_be_adapted(scene, tmp_path) -> None:
+    pytest.importorskip("tensorflow")
+    with pytest.raises(InputError, match="float32 file alone, not int8"):
+        jobs.run(jobs.SuperResolveJob(scene=str(scene), output=tmp_path / "a.tif", precision="int8", adapt=1))
+
+
+def test_the_best_state_is_kept_and_overfitting_ends_early() -> None:
+    pytest.importorskip("tensorflow")
+    from s2sr_qgis.core.training.adapt import PATIENCE, Best
+
+    class Optimizer:
+        def finalize_variable_values(self, variables: list[Any]) -> None:
+            variables[0] += 100  # the running mean
+
+    class Network:
+        stop_training = False
+        optimizer = Optimizer()
+
+        def __init__(self) -> None:
+            self.trainable_variables = [0]
+
+        def get_weights(self) -> list[int]:
+            return list(self.trainable_variables)
+
+        def set_weights(self, weights: list[int]) -> None:
+            self.trainable_variables[:] = weights
+
+    scores = iter([50.0, 49.0, 48.0, *range(60, 90)])
+    best = Best(lambda: float(next(scores)))
+    best.set_model(Network())
+    looks = 0
+    while not best.model.stop_training:
+        looks += 1
+        best.model.set_weights([looks])
+        best.on_epoch_end(looks)
+        assert best.model.get_weights() == [looks], "the training goes on from its own weights"
+    assert (best.first, best.weights) == (50.0, [102])
+    assert looks == 2 + PATIENCE
+
+
 WITHOUT = """
 import sys
 sys.modules["keras"] = None

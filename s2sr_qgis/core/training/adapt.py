@@ -41,6 +41,9 @@ PATCHES = 2000
 STEPS = 20
 """Between two looks at the held-out blocks."""
 
+PATIENCE = 10
+"""Looks that only got worse, worse than before the training too, after which it ends early: small scenes overfit."""
+
 VIEW = 256
 CHOOSE, DECIDE = 60_000, 400_000
 """Side of the parts of held-out blocks that are looked at, in pixels of the target grid, and most pixels to choose and
@@ -252,6 +255,8 @@ class Best(keras.callbacks.Callback):
         self.seen.append(self.score())
         if self.seen[-1] <= min(self.seen):
             self.weights = self.model.get_weights()
+        elif self.seen[-1] > self.first and len(self.seen) - np.argmin(self.seen) > PATIENCE:
+            self.model.stop_training = True
         self.model.set_weights(raw)
 
 

@@ -30,6 +30,10 @@ def super_resolve_adapted(job: SuperResolveJob, progress: Progress) -> dict[str,
     """
     from ..jobs import AdaptJob
 
+    if job.precision not in ("auto", "float32"):
+        raise InputError(
+            f"Adapted models have a float32 file alone, not {job.precision}; leave the precision or 'adapt' out."
+        )
     check_target(job.output.expanduser().absolute())
     choices = chosen(job)
     if not job.adapt or not choices:
