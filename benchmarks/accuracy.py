@@ -76,12 +76,12 @@ def main() -> int:
     return 0 if figures else 1
 
 
-def measure(data: Path, task: str, chosen: Sequence[Scored]) -> Figures:
-    """RMSE of models and of bicubic on the scenes of a task that are there."""
+def measure(data: Path, task: str, chosen: Sequence[Scored], copy: bool = True) -> Figures:
+    """RMSE of models and of bicubic on the scenes of a task that are there. ``copy``: T33UUB as stored too."""
     rows: Figures = {}
     for label, level, pattern, tasks in SCENES:
         found = sorted(data.glob(pattern))
-        if task in tasks and found:
+        if task in tasks and found and (copy or "stored" not in label):
             scene = found[0] if found[0].is_dir() else unpack(found[0], transpose="stored" not in label)
             rows[f"{label}, {level}"] = score(scene, level, [s for s in chosen if s != BICUBIC])
     return rows
@@ -89,8 +89,7 @@ def measure(data: Path, task: str, chosen: Sequence[Scored]) -> Figures:
 
 def means(data: Path, task: str, chosen: Sequence[Scored]) -> dict[Scored, float]:
     """Mean RMSE over the scenes; empty where there are none. The second copy of T33UUB is left out."""
-    rows = measure(data, task, chosen)
-    kept = [row for label, row in rows.items() if "stored" not in label]
+    kept = list(measure(data, task, chosen, copy=False).values())
     return {scored: float(np.mean([row[scored] for row in kept])) for scored in kept[0]} if kept else {}
 
 
