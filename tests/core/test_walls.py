@@ -197,8 +197,8 @@ def test_training_imports_without_onnxruntime_and_qgis() -> None:
 
 
 def test_the_command_line_reaches_the_core_by_its_door() -> None:
-    """Jobs, errors, progress, and to list them the cards of models; what is not a job's field does not exist."""
-    doors = ("jobs", "errors", "progress", "inference.card.", "inference.model.bundled_models")
+    """Jobs, errors, progress, and the list of bundled models; what is not a job's field does not exist."""
+    doors = ("jobs", "errors", "progress", "environment.bundled")
     wrong = []
     for path in files(ROOT / "training_cli"):
         for name, line, _ in imports(path):
