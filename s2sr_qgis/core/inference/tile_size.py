@@ -107,8 +107,8 @@ def needed_memory(work: Sharpening, area: Window, side: int, workers: int) -> fl
 def network_bytes(card: ModelCard) -> float:
     """Rough bytes per 10 m pixel of a convolutional network at work, as measured on the bundled ones (420 to 665).
 
-    Three feature maps in float32, and what the arithmetic between bands keeps; with int8 as well, which narrows the least
-    part of that.
+    Three feature maps in float32, and what the arithmetic between bands keeps; with int8 as well, which narrows little
+    of that.
     """
     return 450 + 3 * _map_bytes(card, "float32")
 
