@@ -24,7 +24,10 @@ Array = npt.NDArray[Any]
 IN_WIDER = 3.0
 """How far beyond what the training showed an input may go: two bytes reach far enough for both."""
 
-OUT_WIDER = 8.0
+OUT_FINER = 0.2
+"""The fine steps of what leaves, in parts of those that reach as far as the training showed: most values are small."""
+
+OUT_WIDER = 16.0
 
 SIGMAS = 6.0
 """Range of the convolved remainders, in standard deviations of what even ones sum up to."""
@@ -103,7 +106,7 @@ class Rewriter:
         per_step = own.kernel_scales.astype(np.float64) / float(own.input_scale[0])
         if own.output_scale.size > 1:
             # A scale for each channel: the convolution gives whole steps, a product behind it makes them reflectance.
-            unit = own.output_scale.astype(np.float64)
+            unit = own.output_scale.astype(np.float64) * OUT_FINER
             self._two_byte_output(node, own, target, (source, scale, kernel, per_step / unit, bias / unit))
             return
         self._convolve(node, f"{target}_exact", source, scale, kernel, per_step, bias)
@@ -145,7 +148,7 @@ class Rewriter:
         self._add("Clip", [f"{target}_wide", *ends_names], f"{target}_within")
         self._add("Sub", [f"{target}_wide", f"{target}_within"], f"{target}_beyond")
         self._add("Add", [f"{target}_fine", f"{target}_beyond"], f"{target}_steps")
-        self._product(f"{target}_steps", own.output_scale, target)
+        self._product(f"{target}_steps", own.output_scale * OUT_FINER, target)
 
     def _convolve(
         self, node: Any, target: str, source: str, scale: float, kernel: Array, per_step: Array, bias: Array
