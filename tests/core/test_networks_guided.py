@@ -10,7 +10,7 @@ keras = pytest.importorskip("keras")
 
 from s2sr_qgis.core.networks import build_network, element_spec  # noqa: E402
 from s2sr_qgis.core.networks.guided import guided_detail  # noqa: E402
-from s2sr_qgis.core.networks.layers import FromPlanes, ToPlanes, places  # noqa: E402
+from s2sr_qgis.core.networks.layers import FromPlanes, ToPlanes, bilinear, places  # noqa: E402
 from s2sr_qgis.core.raster.degradation import degrade  # noqa: E402
 from s2sr_qgis.core.raster.resample import upsample  # noqa: E402
 
@@ -24,8 +24,11 @@ def bands(size: int, count: int, seed: int) -> np.ndarray:
 
 def detail(fine: np.ndarray, low: np.ndarray, factor: int, guides: list[list[int]]) -> np.ndarray:
     """(g, H, W), (c, h, w) → (c, H, W)."""
-    planes = ToPlanes(factor)(keras.ops.convert_to_tensor(fine.transpose(1, 2, 0)[None]))
-    found = guided_detail(places(planes, factor), keras.ops.convert_to_tensor(low[None]), guides)
+    planes = places(ToPlanes(factor)(keras.ops.convert_to_tensor(fine.transpose(1, 2, 0)[None])), factor)
+    means = sum(planes[1:], planes[0]) / len(planes)
+    found = guided_detail(
+        planes, means, keras.ops.convert_to_tensor(low[None]), guides, lambda image: bilinear(image, factor)
+    )
     return np.asarray(FromPlanes(factor)(keras.ops.concatenate(found, axis=1)))[0].transpose(2, 0, 1)
 
 

@@ -63,7 +63,8 @@ def choose(
             raise ModelError(f"The models {other} and {card.name} both give {', '.join(twice)}; name one of them.")
         fresh = [band for band in fresh if band not in given]
         if not fresh:
-            progress.log(f"The model {card.name} is not needed for the bands asked for.")
+            if models:
+                progress.log(f"The model {card.name} is not needed for the bands asked for.")
             continue
         check_bands(card, scene.bands)
         check_level(card, scene.level, allow_other, progress)

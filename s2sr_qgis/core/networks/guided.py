@@ -8,13 +8,12 @@ doi:10.14358/PERS.72.5.591). It adapts to ground and air that the training never
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
 
-from .layers import LocalMean, bilinear
+from .layers import LocalMean
 
 RADIUS = 5
 """Of the square that slopes are fitted in, in pixels of the coarse band."""
@@ -27,24 +26,31 @@ RIDGE = 1e-3
 """Added to the variance of a guide: the square of 1 DN (in reflectance), and a share of the variance itself."""
 
 
-def guided_detail(fine: Sequence[Any], low: Any, guides: Sequence[Sequence[int]], radius: int = RADIUS) -> list[Any]:
-    """Detail of each coarse band from its guides, as planes (see `layers`): f² × (n, c, h, w), f times finer.
+def guided_detail(
+    fine: Sequence[Any],
+    coarse: Any,
+    low: Any,
+    guides: Sequence[Sequence[int]],
+    up: Callable[[Any], list[Any]],
+    radius: int = RADIUS,
+) -> list[Any]:
+    """Detail of each coarse band from its guides, as planes (see `layers`), on the grid and the places of ``fine``.
 
     Args:
-        fine: the guides, f² planes (n, g, h, w), reflectance.
+        fine: the guides, planes (n, g, …) of each place, reflectance.
+        coarse: their means in the pixels of the coarse bands, (n, g, h, w).
         low: the coarse bands, (n, c, h, w), reflectance.
         guides: for each of the c coarse bands the channels of ``fine`` that it follows.
+        up: upsamples planes of the coarse bands' grid to the places of ``fine``.
         radius: of the square that slopes are fitted in, in pixels of the coarse bands.
     """
-    factor = math.isqrt(len(fine))
-    coarse = sum(fine[1:], fine[0]) / len(fine)
-    detail = [place - smooth for place, smooth in zip(fine, bilinear(coarse, factor), strict=True)]
+    detail = [place - smooth for place, smooth in zip(fine, up(coarse), strict=True)]
 
     found: dict[int, list[Any]] = {}
     for own in dict.fromkeys(tuple(sorted(each)) for each in guides):
         # Bands of the same guides are solved together, each operation on all of them at once.
         bands = [band for band, each in enumerate(guides) if tuple(sorted(each)) == own]
-        slopes = [bilinear(slope, factor) for slope in _slopes(_taken(coarse, own), _taken(low, bands), radius)]
+        slopes = [up(slope) for slope in _slopes(_taken(coarse, own), _taken(low, bands), radius)]
         total = [
             _dot([slope[place] for slope in slopes], [_one(image, channel) for channel in own])
             for place, image in enumerate(detail)
