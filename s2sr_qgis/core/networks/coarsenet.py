@@ -149,7 +149,8 @@ class CoarseNet(DetailNet):
             base = _in_20m(low)
             if self.guides:
                 every = [ops.concatenate([*pair], axis=1) for pair in zip(inside, bilinear(middle, 2), strict=True)]
-                means = places(ToCoarserGrid(1, **EXACT)(ops.concatenate([fine_mean, middle], axis=1)), 3)
+                on_20m = sum(every[1:], every[0]) / len(every)
+                means = places(ToCoarserGrid(1, **EXACT)(on_20m), 3)
                 means_60m = sum(means[1:], means[0]) / len(means)
                 guided = guided_detail(every, means_60m, low, self.guides, _in_20m, self.guide_radius)
         else:
