@@ -1,9 +1,9 @@
 """The 8-bit variant of an ONNX file: its convolutions between pairs of QuantizeLinear and DequantizeLinear.
 
 ONNX Runtime fuses each such convolution into one of whole numbers (QLinearConv): activations 8 bits unsigned with one
-scale, kernels 8 bits signed with a scale for each output channel, biases 32 bits. Everything else, the statistics, the
-local regression and the residual sums, stays in float. The ranges are those that a training with quantisation in the
-loop has learnt, or are taken from what the convolutions see on real patches.
+scale, kernels 8 bits signed with a scale for each output channel, biases 32 bits; residual sums likewise. Everything
+else, the statistics, the local regression and the final sum, stays in float. The ranges are those that a training with
+quantisation in the loop has learnt, or are taken from what the convolutions see on real patches.
 """
 
 from __future__ import annotations
