@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,16 @@ from ..raster.image import Image
 from ..raster.otb import require_application
 from ..raster.serve import APPLICATION, FIELD, ServeJob, Source, serve, serve_job
 from ..raster.superimpose import superimpose
-from ..raster.tiles import crop, fill, mirrored, tiles
+from ..raster.tiles import Tile, crop, fill, mirrored, tiles
 from ..raster.writer import FileOptions, OutputBand, write_raster
 from ..scene import Scene
 from ..scene.bands import BANDS
 from ..scene.image import SCALING, SceneImage
 from .card import SAVED_MODEL, ModelCard
-from .model import REACH, TILE, Model, check_bands, load_model
+from .model import REACH, Model, check_bands, load_model
+from .pipeline import ordered
 from .selection import check_level
+from .tile_size import BLOCK, plan_model
 
 Float = NDArray[np.float32]
 
@@ -53,10 +56,12 @@ def super_resolve_cross_sensor(
     coarse, area = _area(job, scene, card)
     fine = coarse.crop(area).finer(model.scale)
     source = superimpose(SceneImage(scene, card.input_bands), coarse)
-    size = _tile_size(job, model)
+    wanted = job.tile_size * 10 / model.finest if job.tile_size else None
+    size, workers = plan_model(model, area, model.threads, wanted, job.memory)
     progress.log(
         f"summary: {scene.name}, {scene.level or 'level unknown'}, {', '.join(bands)} at {fine.spacing:g} m, "
-        f"{fine.width} x {fine.height} pixels; model {card.name} on {model.device}, tiles of {size} pixels"
+        f"{fine.width} x {fine.height} pixels; model {card.name} on {model.device}, tiles of {size} pixels, "
+        f"{workers} at once"
     )
     outputs = [_output_band(band, job.data_type) for band in bands]
     options = FileOptions(
@@ -68,26 +73,30 @@ def super_resolve_cross_sensor(
         tags={"TIFFTAG_SOFTWARE": "s2sr", "SCENE": scene.name, "MODELS": card.name},
     )
     output = job.output.expanduser().absolute()
+    parts = tiles(area, size, model.halo, model.multiple)
+    drawn = ((tile, *_read(source, tile.padded, model)) for tile in parts)
+
+    def done(item: tuple[Tile, dict[str, Float], NDArray[np.bool_]]) -> tuple[Window, dict[str, NDArray[Any]]]:
+        tile, seen, valid = item
+        core = tile.core.finer(model.scale)
+        good = crop(valid, tile.padded, tile.core).repeat(model.scale, 0).repeat(model.scale, 1)
+        made = model.infer(seen) if good.any() else {}
+        images = {}
+        for band in outputs:
+            if made:
+                image = crop(made[band.name], tile.padded.finer(model.scale), core)
+            else:
+                image = np.zeros(core.shape, np.float32)
+            images[band.name] = band.stored(image, good, job.data_type)
+        place = tile.core
+        return Window(place.col - area.col, place.row - area.row, *place.shape[::-1]).finer(model.scale), images
+
     with write_raster(output, fine, outputs, options, progress.check) as writer:
-        parts = tiles(area, size, model.halo, model.multiple)
-        for number, tile in enumerate(parts, start=1):
-            progress.check()
-            seen, valid = _read(source, tile.padded, model)
-            core = tile.core.finer(model.scale)
-            good = crop(valid, tile.padded, tile.core).repeat(model.scale, 0).repeat(model.scale, 1)
-            made = model.infer(seen) if good.any() else {}
-            images = {}
-            for band in outputs:
-                if made:
-                    image = crop(made[band.name], tile.padded.finer(model.scale), core)
-                else:
-                    image = np.zeros(core.shape, np.float32)
-                images[band.name] = band.stored(image, good, job.data_type)
-            place = tile.core
-            writer.write(
-                Window(place.col - area.col, place.row - area.row, *place.shape[::-1]).finer(model.scale), images
-            )
-            progress.progress(95 * number / len(parts), f"Tile {number} of {len(parts)}")
+        with closing(ordered(drawn, done, workers, progress.check)) as stream:
+            for number, (place, images) in enumerate(stream, start=1):
+                progress.check()
+                writer.write(place, images)
+                progress.progress(95 * number / len(parts), f"Tile {number} of {len(parts)}")
         progress.progress(95, "Overviews")
     progress.progress(100, "Done")
     progress.artifact("output", str(output))
@@ -136,7 +145,7 @@ def _through_otbtf(
     with tempfile.TemporaryDirectory(prefix=f".{output.stem}-", dir=output.parent) as temporary:
         path = Path(temporary) / "scene.tif"
         with write_raster(path, coarse.crop(area), bands, lossless, progress.check) as writer:
-            for tile in tiles(area, TILE, 0, 1):
+            for tile in tiles(area, BLOCK, 0, 1):
                 progress.check()
                 place = Window(tile.core.col - area.col, tile.core.row - area.row, tile.core.width, tile.core.height)
                 writer.write(place, dict(zip(card.input_bands, source.read(tile.core), strict=True)))
@@ -189,14 +198,6 @@ def _read(source: Image, window: Window, model: Model) -> tuple[dict[str, Float]
         image = fill((pixels[index] * np.float32(SCALING)).astype(np.float32), good[index], REACH)
         seen[band] = mirrored(crop(image, around, have), have, window)
     return seen, mirrored(crop(good.all(axis=0), around, have), have, window)
-
-
-def _tile_size(job: SuperResolveJob, model: Model) -> int:
-    """Side of a tile in the network's input pixels."""
-    wanted = job.tile_size * 10 / model.finest if job.tile_size else TILE / max(model.scale // 2, 1)
-    if job.memory:
-        wanted = min(wanted, 256 * math.sqrt(job.memory / 1500) / max(model.scale // 2, 1))
-    return max(int(wanted) // model.multiple, 1) * model.multiple
 
 
 def _output_band(name: str, data_type: str) -> OutputBand:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections.abc import Collection
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -16,9 +18,11 @@ from numpy.typing import NDArray
 from ..errors import InputError, MissingPackageError, ModelError
 from ..jobs import Device
 from ..raster.grid import Window
-from ..raster.tiles import crop, fill, mirrored, tiles
+from ..raster.tiles import Tile, crop, fill, mirrored, tiles
 from .card import CARD_NAME, MAX_LOSS, ModelCard, ModelFile, TensorCard, read_card, sha256
+from .pipeline import ordered
 from .processor import has_dot_products
+from .tile_size import plan_model
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -30,9 +34,6 @@ MODELS = Path(__file__).parents[2] / "models"
 
 REACH = 96
 """How far, in pixels of the finest input, an invalid pixel looks for a valid one to be filled with."""
-
-TILE = 480
-"""Side of a tile where nobody says otherwise: larger ones leave the processor's cache."""
 
 PROVIDERS: dict[str, str] = {
     "cpu": "CPUExecutionProvider",
@@ -46,13 +47,17 @@ PROVIDERS: dict[str, str] = {
 class Model:
     """A loaded model; made by `load_model`.
 
-    ``card``: what it takes and gives. ``device``, ``precision``: what it really runs on.
+    ``card``: what it takes and gives. ``device``, ``precision``: what it really runs on. ``threads``: how many tiles
+    `predict` works on at once.
     """
 
-    def __init__(self, card: ModelCard, session: onnxruntime.InferenceSession, device: str, precision: str):
+    def __init__(
+        self, card: ModelCard, session: onnxruntime.InferenceSession, device: str, precision: str, threads: int = 1
+    ):
         self.card = card
         self.device = device
         self.precision = precision
+        self.threads = threads
         self.seconds = 0.0
         """What the network has taken: the processor time of the threads that ran it; elsewhere than on it, time."""
         self._clock = time.thread_time if device == "cpu" else time.perf_counter
@@ -131,8 +136,8 @@ class Model:
         ``card.input_bands``, each at its native resolution over the same ground: with 10 m bands of 600 × 600, 20 m
         bands are 300 × 300 and 60 m bands 100 × 100; upper-left corners coincide. NaN is invalid: it is filled for the
         network. Further bands are ignored. The ratio of the sizes counts, not the metres, so bands degraded by Wald's
-        protocol fit as well. ``tile_size``: side of a window in pixels of the finest input (not given: `TILE`, or less
-        where outputs are much finer); it changes memory and speed, not the result.
+        protocol fit as well. ``tile_size``: side of a window in pixels of the finest input (not given: what is fastest,
+        see `tile_size`); it changes memory and speed, not the result.
 
         Returns reflectance, float32 (H, W) at the finest resolution, or `scale` times finer, for each of
         ``card.output_bands``; NaN exactly where that band's own coarse pixel is NaN. Raises `ModelError` when bands are
@@ -143,11 +148,11 @@ class Model:
         filled = {
             band: fill(np.asarray(bands[band], np.float32), ok, REACH / self.factor(band)) for band, ok in valid.items()
         }
-        size = max((tile_size or TILE // max(self.scale // 2, 1)) // self.multiple, 1) * self.multiple
         scale = self.scale
         fine = area.finer(scale)
         out = {band: np.empty(fine.shape, np.float32) for band in self.card.output_bands}
-        for tile in tiles(area, size, self.halo, self.multiple):
+
+        def work(tile: Tile) -> None:
             have = tile.padded.clipped(area.width, area.height)
             seen = {}
             for band, image in filled.items():
@@ -157,6 +162,11 @@ class Model:
             for band, image in self.infer(seen).items():
                 core = tile.core.finer(scale)
                 crop(out[band], fine, core)[...] = crop(image, tile.padded.finer(scale), core)
+
+        size, workers = plan_model(self, area, self.threads, tile_size)
+        with closing(ordered(tiles(area, size, self.halo, self.multiple), work, workers)) as done:
+            for _ in done:
+                pass
         for band, image in out.items():
             if band in valid and not valid[band].all():
                 f = self.factor(band) * scale
@@ -221,20 +231,21 @@ def find_model(name: str | Path) -> Path:
 def load_model(source: str | Path, device: str = "auto", threads: int | None = None, precision: str = "auto") -> Model:
     """Load a bundled model by name, or a model folder (``card.yaml`` and ONNX files).
 
-    ``device``: auto (CUDA, DirectML, else the processor), cpu, cuda, directml, coreml. ``threads``: on the processor;
-    None: all cores. ``precision``: float32, float16, int8; auto: see `choose`. Raises `ModelError` (no or damaged
-    model, card and ONNX that do not belong together, no variant of that precision), `MissingPackageError` (device not
-    available), `InputError` (no such device).
+    ``device``: auto (CUDA, DirectML, else the processor), cpu, cuda, directml, coreml. ``threads``: tiles at once on
+    the processor, a thread for each (faster than one tile in several threads, whose layers wait for each other, and the
+    pixels do not depend on how many there are); None: all cores. ``precision``: float32, float16, int8; auto: see
+    `choose`. Raises `ModelError` (no or damaged model, card and ONNX that do not belong together, no variant of that
+    precision), `MissingPackageError` (device not available), `InputError` (no such device).
     """
     folder = find_model(source)
     card = read_card(folder)
     wanted = automatic_device() if device == "auto" else device
     file = choose(card, wanted, precision)
-    session, used = _session(_checked(folder, file), device, threads)
+    session, used = _session(_checked(folder, file), device)
     if used != wanted and precision == "auto" and (other := choose(card, used, precision)) != file:
         # A device that is installed and could not be started: what runs now may have a better variant.
-        file, (session, used) = other, _session(_checked(folder, other), used, threads)
-    return Model(card, session, used, file.precision)
+        file, (session, used) = other, _session(_checked(folder, other), used)
+    return Model(card, session, used, file.precision, (threads or os.cpu_count() or 1) if used == "cpu" else 1)
 
 
 def devices() -> list[str]:
@@ -279,7 +290,7 @@ def _checked(folder: Path, file: ModelFile) -> Path:
     return path
 
 
-def _session(path: Path, device: str, threads: int | None) -> tuple[onnxruntime.InferenceSession, str]:
+def _session(path: Path, device: str) -> tuple[onnxruntime.InferenceSession, str]:
     runtime = _runtime()
     available = devices()
     if device not in get_args(Device):
@@ -289,8 +300,7 @@ def _session(path: Path, device: str, threads: int | None) -> tuple[onnxruntime.
             f"The device '{device}' is not available: the installed ONNX Runtime offers {', '.join(available)}; choose "
             "one of these or 'auto', or install the ONNX Runtime package for that device."
         )
-    # CoreML compiles for every tile shape anew, so it is used only when asked for.
-    wanted = [device] if device != "auto" else [d for d in available if d != "coreml"]
+    wanted = [automatic_device() if device == "auto" else device]
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     if not has_dot_products():
@@ -299,8 +309,7 @@ def _session(path: Path, device: str, threads: int | None) -> tuple[onnxruntime.
         options.add_session_config_entry("session.x64quantprecision", "1")
     if _share_memory():
         options.add_session_config_entry("session.use_env_allocators", "1")
-    if threads:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     # DirectML does not take it, and on the processor it keeps twice the memory that a network needs.
     options.enable_mem_pattern = False
     names = [PROVIDERS[d] for d in dict.fromkeys([*wanted, "cpu"])]

@@ -18,6 +18,7 @@ from ..scene.scene import Scene, known
 from .consistency import back_project, margin
 from .model import REACH, Model
 from .selection import Choice
+from .tile_size import Load
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -66,6 +67,7 @@ class Sharpening:
         self.needed = list(dict.fromkeys([*(out.name for out in outputs), *needed]))
         self.multiple = math.lcm(scene.multiple, *(model.multiple for model, _ in models))
         self.halo = max((self.halo_of(model) for model, _ in models), default=0)
+        self.loads = [Load(model.card, model.precision, self.halo_of(model)) for model, _ in models]
 
     def halo_of(self, model: Model) -> int:
         """Pixels around a core that this model and the back-projection of its bands depend on."""

@@ -61,15 +61,13 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
             raise InputError("OTBTF serves cross-sensor models; leave the engine out to sharpen bands.")
         area = scene.roi_window(job.roi) if job.roi else scene.grid.window
         choices, bands = choose(scene, job.models, job.bands, job.allow_other_level, progress)
-        # Each tile runs in one thread, several tiles at once: faster than one tile in several threads, whose layers
-        # wait for each other, and the sums do not depend on how many there are.
-        models = [load_model(choice.folder, job.device, 1, job.precision) for choice in choices]
+        threads = job.threads or os.cpu_count() or 1
+        models = [load_model(choice.folder, job.device, threads, job.precision) for choice in choices]
         outputs = [_output_band(scene.bands[band], job.data_type) for band in bands]
         pairs = list(zip(models, choices, strict=True))
         work = Sharpening(scene, pairs, outputs, job.data_type, job.consistency)
-        threads = job.threads or os.cpu_count() or 1
-        on_cpu = all(model.device == "cpu" for model in models)
-        size, workers = plan(work, area, threads if on_cpu else 1, job.tile_size, job.memory)
+        at_once = min((model.threads for model in models), default=threads)
+        size, workers = plan(work, area, at_once, job.tile_size, job.memory)
         devices = ", ".join(dict.fromkeys(model.device for model in models)) or "cpu"
         progress.log(
             f"summary: {scene.name}, {scene.level or 'level unknown'}, {', '.join(bands)} at 10 m, "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from .card import ModelCard
 from .pipeline import AHEAD
 
 if TYPE_CHECKING:
+    from .model import Model
     from .sharpening import Sharpening
 
 BASE_MEMORY = 250
@@ -24,8 +27,11 @@ CACHE = 64
 BLOCK = 512
 """Side of the file's inner tiles where none fits."""
 
-LARGEST = 960
-"""Side of the largest tile: beyond it the halo is hardly smaller."""
+SMALLEST = 60
+"""Side of the smallest tile."""
+
+LARGEST = 1440
+"""Side of the largest tile: beyond it the halo is hardly smaller, and a cancelled job is not over soon."""
 
 SPILL = 0.03
 """Share of its speed that a network loses with each doubling of its feature maps beyond the cache, as measured: little,
@@ -37,6 +43,38 @@ UNKNOWN_CACHE = 4.0
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
+@dataclass(frozen=True)
+class Load:
+    """What a network costs a tile; ``halo``: pixels of the finest input that it and what follows see around it."""
+
+    card: ModelCard
+    precision: str
+    halo: int
+
+    def pixels(self, height: float, width: float) -> float:
+        """Pixels of the output that are computed for so many of the finest input, the halo's included."""
+        return (height + 2 * self.halo) * (width + 2 * self.halo) * self.card.scale**2
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Rough bytes per output pixel of a convolutional network at work.
+
+        Three feature maps, and what the arithmetic between bands keeps. Measured on the bundled networks: 230 to 290
+        in int8, 450 in float32.
+        """
+        return 220 + 3 * self.map_bytes
+
+    @property
+    def map_bytes(self) -> float:
+        """Bytes per output pixel of one feature map, from the card's operations and parameters.
+
+        Operations per parameter tell how many of the pixels the trunk works on, the parameters its width (taking ten
+        3 x 3 layers).
+        """
+        density = self.card.mflop_per_pixel * 1e6 / (2 * max(self.card.parameters, 1))
+        return density * math.sqrt(self.card.parameters / 90) * {"float32": 4, "float16": 2, "int8": 1}[self.precision]
+
+
 def plan(work: Sharpening, area: Window, threads: int, tile_size: int | None, memory: int | None) -> tuple[int, int]:
     """Side of a tile in 10 m pixels and number of tiles at once, for ``threads`` threads of the processor.
 
@@ -46,20 +84,53 @@ def plan(work: Sharpening, area: Window, threads: int, tile_size: int | None, me
     the user gives it. ``memory``: MB that the process may take; None: 1000 and 250 for each thread. Where even the
     smallest tiles need more, fewer are worked on at once.
     """
-    unit, longest = work.multiple, max(area.width, area.height)
+    longest = max(area.width, area.height)
+    sides = [
+        side
+        for side in _sides(work.multiple, longest, math.lcm(work.multiple, 16), tile_size)
+        if tile_size or longest <= LARGEST or block_side(side, 192)
+    ]
+    return _best(sides, work.loads, area, threads, memory, lambda side, n: needed_memory(work, area, side, n))
+
+
+def plan_model(
+    model: Model, area: Window, threads: int, tile_size: float | None = None, memory: int | None = None
+) -> tuple[int, int]:
+    """As `plan` for a model alone; sides and area in pixels of its finest input."""
+    load = Load(model.card, model.precision, model.halo)
+    sides = _sides(model.multiple, max(area.width, area.height), model.multiple, tile_size)
+
+    def needed(side: int, workers: int) -> float:
+        seen = load.pixels(min(side, area.height), min(side, area.width))
+        return BASE_MEMORY + workers * load.bytes_per_pixel * seen / 2**20
+
+    return _best(sides, [load], area, threads, memory, needed)
+
+
+def _sides(unit: int, longest: int, step: int, wanted: float | None) -> list[int]:
+    """Sides that may be taken, multiples of ``unit``, for an area whose longer side is ``longest``."""
+    if wanted:
+        return [math.ceil(wanted / unit) * unit]
+    smallest = math.ceil(SMALLEST / unit) * unit
+    sides = [smallest, *(side for side in range(step, LARGEST + step, step) if side > smallest)]
+    if longest <= LARGEST:  # in equal parts, rather than a large one and a sliver
+        sides += [max(math.ceil(longest / parts / unit) * unit, smallest) for parts in range(1, 9)]
+    return sides
+
+
+def _best(
+    sides: Sequence[int],
+    loads: Sequence[Load],
+    area: Window,
+    threads: int,
+    memory: int | None,
+    needed: Callable[[int, int], float],
+) -> tuple[int, int]:
     limit = memory or 1000 + 250 * threads
-    step = math.lcm(unit, 16)
-    if tile_size:
-        sides = [math.ceil(tile_size / unit) * unit]
-    else:
-        sides = [side for side in range(step, LARGEST + step, step) if block_side(side, 192)]
-        if longest <= LARGEST:  # in equal parts, rather than a large one and a sliver
-            sides += [max(math.ceil(longest / parts / unit), math.ceil(60 / unit)) * unit for parts in range(1, 9)]
-            sides += [math.ceil(60 / unit) * unit]
     for workers in range(threads, 0, -1):
-        possible = [side for side in sides if needed_memory(work, area, side, workers) <= limit]
+        possible = [side for side in sides if needed(side, workers) <= limit]
         if possible:
-            return min(possible, key=lambda side: expected_time(work, area, side, workers)), workers
+            return min(possible, key=lambda side: expected_time(loads, area, side, workers)), workers
     return min(sides), 1
 
 
@@ -74,20 +145,19 @@ def block_cache(size: int, row_bytes: int) -> int:
     return CACHE * 2**20 + (0 if block_side(size) else 2 * BLOCK * row_bytes)
 
 
-def expected_time(work: Sharpening, area: Window, side: int, workers: int) -> float:
+def expected_time(loads: Sequence[Load], area: Window, side: int, workers: int) -> float:
     """A measure of how long the networks take: pixels, halo included, those beyond the cache dearer."""
     rows, columns = -(-area.height // side), -(-area.width // side)
-    if not work.models:
+    if not loads:
         return rows * columns
     mean = largest = 0.0
-    for model, _ in work.models:
-        halo = 2 * work.halo_of(model)
-        pixels = (min(area.height, side) + halo) * (min(area.width, side) + halo)
-        spilt = math.log2(2 * _map_bytes(model.card, model.precision) * pixels / cache_of_worker(workers))
-        cost = model.card.mflop_per_pixel * (1 + SPILL * max(spilt, 0))
+    for load in loads:
+        pixels = load.pixels(min(area.height, side), min(area.width, side))
+        spilt = math.log2(2 * load.map_bytes * pixels / cache_of_worker(workers))
+        cost = load.card.mflop_per_pixel * (1 + SPILL * max(spilt, 0))
         largest += cost * pixels
         # The last row and column of tiles are smaller.
-        mean += cost * (area.height / rows + halo) * (area.width / columns + halo)
+        mean += cost * load.pixels(area.height / rows, area.width / columns)
     whole = max(area.height // side, 1) * max(area.width // side, 1)
     return max(mean * rows * columns / workers, largest * math.ceil(whole / workers))
 
@@ -99,28 +169,9 @@ def needed_memory(work: Sharpening, area: Window, side: int, workers: int) -> fl
     padded = (side + 2 * work.halo) ** 2
     strips = stored * area.width * (min(TALLEST, area.height) + side)
     waiting = (workers + AHEAD) * (stored * padded + 2 * len(work.outputs) * side**2)
-    networks = [network_bytes(model.card) * (side + 2 * work.halo_of(model)) ** 2 for model, _ in work.models]
+    networks = [load.bytes_per_pixel * load.pixels(side, side) for load in work.loads]
     tile = max(networks, default=0.0) + 9 * stored * padded + 6 * len(work.outputs) * side**2
     return BASE_MEMORY + CACHE + (strips + waiting + workers * tile) / 2**20
-
-
-def network_bytes(card: ModelCard) -> float:
-    """Rough bytes per 10 m pixel of a convolutional network at work, as measured on the bundled ones (420 to 665).
-
-    Three feature maps in float32, and what the arithmetic between bands keeps; with int8 as well, which narrows little
-    of that.
-    """
-    return 450 + 3 * _map_bytes(card, "float32")
-
-
-def _map_bytes(card: ModelCard, precision: str) -> float:
-    """Bytes per 10 m pixel of one feature map, from the card's operations and parameters.
-
-    Operations per parameter tell how many of the 10 m pixels the trunk works on, the parameters its width (taking ten
-    3 x 3 layers).
-    """
-    density = card.mflop_per_pixel * 1e6 / (2 * max(card.parameters, 1))
-    return density * math.sqrt(card.parameters / 90) * {"float32": 4, "float16": 2, "int8": 1}[precision]
 
 
 @cache

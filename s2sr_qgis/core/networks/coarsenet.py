@@ -104,15 +104,20 @@ class DetailNet(ModelBase):
             brightness = ops.mean(ops.abs(mean), axis=1, keepdims=True) + FLOOR
             shown.append(mean / brightness - 1.0)
         shown += [planes * share for planes in guided]
-        small = near_zero()
-        first = conv3(self.features, ops.transpose(ops.concatenate(shown, axis=1), (0, 2, 3, 1)), "first")
-        x = residual_blocks(first, self.blocks, self.features, small, self.hidden)
-        last = conv3(sum(planes.shape[1] for planes in base), x, "last", small)
+        image = ops.transpose(ops.concatenate(shown, axis=1), (0, 2, 3, 1))
+        last = self.trunk(image, sum(planes.shape[1] for planes in base))
         detail = ops.transpose(ops.cast(last, "float32"), (0, 3, 1, 2)) * contrast
         factor = math.isqrt(len(base))
         start = [one + other for one, other in zip(base, guided, strict=True)] if guided else base
         total = FromPlanes(factor, **EXACT)(ops.concatenate(start, axis=1) + detail)
         return {"sharpened": keras.layers.Rescaling(1e4, name="sharpened", **EXACT)(total)}
+
+    def trunk(self, shown: Any, channels: int) -> Any:
+        """All convolutions: what the network sees → so many channels of detail, both (n, h, w, c) of one grid."""
+        small = near_zero()
+        first = conv3(self.features, shown, "first")
+        x = residual_blocks(first, self.blocks, self.features, small, self.hidden)
+        return conv3(channels, x, "last", small)
 
 
 class CoarseNet(DetailNet):
