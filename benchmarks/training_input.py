@@ -29,9 +29,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 
 from s2sr_qgis.core import jobs
-from s2sr_qgis.core.dataset.card import read_dataset
+from s2sr_qgis.core.dataset.card import TARGET, read_dataset
 from s2sr_qgis.core.networks import build_network, element_spec
-from s2sr_qgis.core.training.batches import TARGET, Batches
+from s2sr_qgis.core.training.batches import Batches
 from s2sr_qgis.core.training.fit import compile_model
 
 Feed = Callable[[], Taken]
@@ -108,7 +108,11 @@ def feeds(folder: Path, options: argparse.Namespace) -> tuple[Feed, Feed, int]:
     dataset = read_dataset(folder)
     card = dataset.card
     job = jobs.TrainJob(
-        datasets=[folder], output=folder / "run", network=options.network, batch_size=options.batch_size
+        datasets=[folder],
+        output=folder / "run",
+        network=options.network,
+        batch_size=options.batch_size,
+        steps_per_epoch=options.steps,
     )
     counts = {tensor.name: len(tensor.bands) for tensor in card.tensors}
     sizes = {tensor.name: tensor.size for tensor in card.tensors}
@@ -118,17 +122,7 @@ def feeds(folder: Path, options: argparse.Namespace) -> tuple[Feed, Feed, int]:
     compile_model(model, job)
     lazy = dataset.arrays("train")
     arrays = lazy if options.from_files else {name: np.asarray(lazy[name]) for name in lazy}
-    batches = Batches(
-        [arrays],
-        card.tensors[-2].name,
-        job.batch_size,
-        dihedral=job.dihedral,
-        gain=job.gain,
-        band_gain=job.band_gain,
-        balance=job.balance,
-        seed=job.seed,
-        steps=options.steps,
-    )
+    batches = Batches.of(job, [arrays], card.tensors[-2].name)
     size = len(next(iter(batches[0][0].values())))
     calls = [
         partial(clocked, partial(model.fit, data, shuffle=False, verbose=0))

@@ -139,8 +139,8 @@ def test_best_weights_are_the_running_mean(run20) -> None:
 
 def test_random_relations_keep_the_pair_true(dataset60) -> None:
     """What is added to the target is a mixture of the fine bands, and its means are added to the coarse ones."""
-    from s2sr_qgis.core.dataset.card import read_dataset
-    from s2sr_qgis.core.training.batches import TARGET, related
+    from s2sr_qgis.core.dataset.card import TARGET, read_dataset
+    from s2sr_qgis.core.training.batches import related
 
     batch = {name: np.asarray(array[:3]) for name, array in read_dataset(dataset60).arrays("train").items()}
     batch = {name: np.concatenate([array] * 4) for name, array in batch.items()}

@@ -14,6 +14,9 @@ from typing import Any
 
 import keras
 
+OUTPUT = "sharpened"
+"""Name of every network's output."""
+
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
 """The layers whose kernels hold the weights and make the work."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from .base import ElementSpec, ModelBase
+from .base import OUTPUT, ElementSpec, ModelBase
 from .layers import BilinearUpsampling
 
 SCALING = 1 / 2000
@@ -53,7 +53,7 @@ class DSen2(ModelBase):
             x = keras.layers.Add()([x, keras.layers.Rescaling(0.1)(y)])
         detail = conv(stack[-1].shape[-1], x, name="last")
         total = keras.layers.Add(dtype="float32")([detail, stack[-1]])
-        return {"sharpened": keras.layers.Rescaling(1 / SCALING, name="sharpened", dtype="float32")(total)}
+        return {OUTPUT: keras.layers.Rescaling(1 / SCALING, name=OUTPUT, dtype="float32")(total)}
 
 
 class VDSen2(DSen2):

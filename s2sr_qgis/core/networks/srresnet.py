@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from ..errors import InputError
-from .base import ElementSpec, ModelBase
+from .base import OUTPUT, ElementSpec, ModelBase
 from .coarsenet import EXACT, near_zero, residual_blocks
 
 INPUT, TARGET = "input_lr", "target"
@@ -50,7 +50,7 @@ class CrossSensor(ModelBase):
         inputs: dict[str, Any] | None = None,
         normalized_inputs: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        reflectance = {"reflectance": keras.layers.Rescaling(1e-4, name="reflectance", **EXACT)(outputs["sharpened"])}
+        reflectance = {"reflectance": keras.layers.Rescaling(1e-4, name="reflectance", **EXACT)(outputs[OUTPUT])}
         return {**reflectance, **super().postprocess_outputs({**outputs, **reflectance}, inputs, normalized_inputs)}
 
 
@@ -95,7 +95,7 @@ class SRModel(CrossSensor):
             up = keras.layers.Conv2DTranspose(self.features, 4, 2, activation="relu", name=f"up{stage}", **conv)(x)
             x = keras.layers.Add()([keras.layers.UpSampling2D(2)(x), up])
         total = keras.layers.Conv2D(self.bands, 7, padding="same", name="last", **EXACT)(x)
-        return {"sharpened": keras.layers.Rescaling(1e4, name="sharpened", **EXACT)(total)}
+        return {OUTPUT: keras.layers.Rescaling(1e4, name=OUTPUT, **EXACT)(total)}
 
 
 def _ratio(low: int | None, target: int | None, asked: int | None) -> int:

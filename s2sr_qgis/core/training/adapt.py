@@ -19,12 +19,14 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from ..dataset.card import TARGET
 from ..dataset.ground import COUNTS, Ground, View, read_ground
 from ..errors import Cancelled, ModelError, OutputError, TrainingError
 from ..inference.card import ModelCard, read_card, write_card
 from ..inference.model import find_model, turned
+from ..networks.base import OUTPUT
 from ..progress import Part, Progress
-from .batches import OUTPUT, Arrays, Batches
+from .batches import Arrays, Batches
 from .export import check_folder, require_tensorflow, round_kernels, write_model
 from .fit import compile_model, fit
 from .rebuild import rebuild
@@ -147,17 +149,7 @@ class Tuning:
         with tempfile.TemporaryDirectory(prefix="s2sr-adapt-") as folder:
             job = TrainJob(datasets=[Path(folder)], output=Path(folder), max_minutes=minutes, seed=self.seed, **OPTIONS)
             compile_model(self.model, job)
-            batches = Counted(
-                [self.patches],
-                self.ground.card.inputs[-1].name,
-                job.batch_size,
-                dihedral=job.dihedral,
-                gain=job.gain,
-                band_gain=job.band_gain,
-                balance=job.balance,
-                seed=job.seed,
-                steps=job.steps_per_epoch,
-            )
+            batches = Counted.of(job, [self.patches], self.ground.card.inputs[-1].name)
             try:
                 self.steps = fit(self.model, batches, None, job, progress, [best])["step"]
             except Cancelled:
@@ -188,7 +180,7 @@ class Tuning:
             "pixels": sum(int(view.usable.sum()) for view in self.deciding),
             "minutes": round(self.minutes, 2),
             "steps": self.steps,
-            "patches": len(self.patches["target"]),
+            "patches": len(self.patches[TARGET]),
             "share": self.share,
         }
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
+from ..dataset.card import TARGET
+from ..networks.base import OUTPUT
+
+if TYPE_CHECKING:
+    from ..jobs import TrainJob
+
 Arrays = dict[str, npt.NDArray[np.float32]]
 """Tensors by name, each (patches, height, width, channels), DN without offset; the target is ``target``."""
 
-TARGET = "target"
-OUTPUT = "sharpened"
 SMALLEST_DETAIL = 2.0
 """Floor (DN) of a patch's mean absolute detail, so that flat water does not outweigh everything else."""
-
 
 CHUNK = 256
 """Patches looked at at once where they are read from files."""
@@ -70,6 +73,7 @@ class Batches(keras.utils.PyDataset):
         relations: sigma of the shares of each fine band that are added to the target's bands, see `related`.
         balance: weigh a patch by one over its mean absolute detail (see `detail`).
         seed: of the shuffling and augmentation; the same seed gives the same batches.
+        steps: batches an epoch; none: as many as there are.
     """
 
     def __init__(
@@ -95,6 +99,22 @@ class Batches(keras.utils.PyDataset):
         self.steps = steps
         self.order: list[tuple[int, npt.NDArray[np.int64]]] = []
         self._shuffle()
+
+    @classmethod
+    def of(cls, job: TrainJob, sets: list[Arrays], low: str) -> Batches:
+        """The batches that a training job asks for."""
+        return cls(
+            sets,
+            low,
+            job.batch_size,
+            dihedral=job.dihedral,
+            gain=job.gain,
+            band_gain=job.band_gain,
+            relations=job.relations,
+            balance=job.balance,
+            seed=job.seed,
+            steps=job.steps_per_epoch,
+        )
 
     def _shuffle(self) -> None:
         # Whole batches of each set, then the batches in random order; as many rounds as the epoch has steps.

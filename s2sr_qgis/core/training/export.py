@@ -14,9 +14,8 @@ import numpy as np
 from ..dataset.card import CROSS_SENSOR, TARGET, Split
 from ..errors import MissingPackageError, ModelError, OutputError
 from ..inference.card import SAVED_MODEL, ModelCard, ModelFile, TensorCard, sha256, write_card
-from ..networks.base import CONVOLUTIONS
+from ..networks.base import CONVOLUTIONS, OUTPUT
 from ..progress import Progress
-from .batches import OUTPUT
 from .fit import BEST, LAST
 from .parity import PARITY, check_parity, random_patches
 from .run_card import RunCard, read_run_card

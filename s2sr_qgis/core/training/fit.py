@@ -12,8 +12,9 @@ import keras
 import numpy as np
 
 from ..errors import Cancelled, TrainingError
+from ..networks.base import OUTPUT
 from ..progress import Progress
-from .batches import OUTPUT, Batches
+from .batches import Batches
 
 if TYPE_CHECKING:
     from ..jobs import TrainJob

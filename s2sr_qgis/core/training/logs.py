@@ -15,7 +15,9 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from .batches import OUTPUT, TARGET, Arrays
+from ..dataset.card import TARGET
+from ..networks.base import OUTPUT
+from .batches import Arrays
 
 TRUE_COLOUR = ("B04", "B03", "B02")
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..inference.card import ModelCard
 from ..inference.model import Model, load_model, turned
-from .batches import OUTPUT
+from ..networks.base import OUTPUT
 
 Array = npt.NDArray[Any]
 Patches = dict[str, Array]

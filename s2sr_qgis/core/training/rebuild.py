@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from ..dataset.card import TARGET
 from ..errors import InputError, ModelError
 from ..inference.card import ModelCard
 from ..networks import NETWORKS, build_network, element_spec
@@ -39,7 +40,7 @@ def rebuild(folder: Path, card: ModelCard) -> Any:
     channels = {tensor.name: len(tensor.bands) for tensor in card.inputs}
     try:
         network = build_network(
-            card.network, element_spec(channels, {"target": len(card.outputs[0].bands)}), dict(options)
+            card.network, element_spec(channels, {TARGET: len(card.outputs[0].bands)}), dict(options)
         )
     except InputError as error:
         raise ModelError(f"{what}: {error}") from error

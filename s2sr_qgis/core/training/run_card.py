@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..dataset.card import PatchCard, SourceCard
+from ..dataset.card import TARGET, PatchCard, SourceCard
 from ..errors import TrainingError
 
 RUN_CARD = "run.yaml"
@@ -38,8 +38,7 @@ class RunCard(BaseModel):
     def channels(self) -> tuple[dict[str, int], dict[str, int]]:
         """Numbers of channels of the inputs and of the target, by name."""
         counts = {tensor.name: len(tensor.bands) for tensor in self.tensors}
-        target = counts.pop("target")
-        return counts, {"target": target}
+        return counts, {TARGET: counts.pop(TARGET)}
 
     def sizes(self) -> dict[str, int]:
         """Sides of the patches in pixels, by the tensors' names."""

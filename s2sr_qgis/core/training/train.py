@@ -13,9 +13,10 @@ import yaml
 from ..dataset.card import CROSS_SENSOR, TARGET, Dataset, Split, read_dataset
 from ..errors import DatasetError, InputError, MissingPackageError, OutputError, TrainingError
 from ..networks import build_network, element_spec
+from ..networks.base import OUTPUT
 from ..networks.quantized import calibrate, plain, quantized
 from ..progress import Progress
-from .batches import OUTPUT, Arrays, Batches, PlainBatches
+from .batches import Arrays, Batches, PlainBatches
 from .fit import BEST, compile_model, fit
 from .logs import TensorBoard, shown_bands
 from .narrow import take_weights
@@ -133,18 +134,7 @@ def _fit(
     inputs, targets = card.channels()
     low = card.tensors[-2].name
     model = build_network(job.network, element_spec(inputs, targets, card.sizes()), job.network_options).model
-    batches = Batches(
-        _arrays(datasets, "train"),
-        low,
-        job.batch_size,
-        dihedral=job.dihedral,
-        gain=job.gain,
-        band_gain=job.band_gain,
-        relations=job.relations,
-        balance=job.balance,
-        seed=job.seed,
-        steps=job.steps_per_epoch,
-    )
+    batches = Batches.of(job, _arrays(datasets, "train"), low)
     some = [batches[index][0] for index in range(min(FIRST, len(batches)))]
     first_patches = {name: np.concatenate([batch[name] for batch in some]) for name in inputs}
     if job.initial_weights:
