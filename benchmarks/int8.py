@@ -31,11 +31,11 @@ from s2sr_qgis.core.inference.card import ModelFile, read_card, sha256, write_ca
 from s2sr_qgis.core.inference.model import load_model
 from s2sr_qgis.core.networks.quantized import ranges
 from s2sr_qgis.core.progress import Progress
-from s2sr_qgis.core.training.export import describe, write_model
+from s2sr_qgis.core.training.export import ONNX, describe, write_model
 from s2sr_qgis.core.training.quantize import calibrated, write_int8
 from s2sr_qgis.core.training.run_card import read_run_card
 from s2sr_qgis.core.training.train import load_network
-from s2sr_qgis.core.training.variants import INT8, calibration_patches, take_rounded
+from s2sr_qgis.core.training.variants import INT8, calibration_patches
 
 MEASURES: dict[str, dict[str, Any]] = {
     "ranges up to the largest values": {"rule": "minmax", "ends": True, "each": False, "sums": False},
@@ -81,7 +81,7 @@ def measure(run: Path, folder: Path, options: argparse.Namespace) -> dict[str, d
         if errors:
             row["rmse"] = errors[scored[name]]
             row["loss_percent"] = 100 * (row["rmse"] / errors[scored["float32"]] - 1)
-        row["kilobytes"] = round((folders[name] / (INT8 if name != "float32" else "model.onnx")).stat().st_size / 1024)
+        row["kilobytes"] = round((folders[name] / (INT8 if name != "float32" else ONNX)).stat().st_size / 1024)
     if options.pairs:
         models = {name: load_model(path, "cpu", options.threads, how) for name, (path, how) in scored.items()}
         bands = mosaic(str(SAMPLE), models["float32"].card.input_bands, options.side)
@@ -96,9 +96,7 @@ def measure(run: Path, folder: Path, options: argparse.Namespace) -> dict[str, d
 def write_variants(run: Path, folder: Path) -> dict[str, Path]:
     """A model folder for float32 and for each measure."""
     card = read_run_card(run)
-    network, copy = load_network(run, card)
-    if copy is not None:
-        take_rounded(network.model, copy)
+    network, copy = load_network(run, card, rounded=True)
     plain = folder / "float32"
     described = describe(network, card, name=plain.name, title=plain.name)
     write_model(network, described, plain, saved_model=False, patches=None, progress=Progress())
@@ -111,7 +109,7 @@ def write_variants(run: Path, folder: Path) -> dict[str, Path]:
         found = ranges(copy) if name == TRAINED else calibrated(network.model, patches, **rule)
         own = folders[name] = folder / str(number)
         shutil.copytree(plain, own)
-        write_int8(network.model, own / "model.onnx", own / INT8, found, sums=how.get("sums", True))
+        write_int8(network.model, own / ONNX, own / INT8, found, sums=how.get("sums", True))
         variant = read_card(own)
         variant.files.append(ModelFile(file=INT8, precision="int8", sha256=sha256(own / INT8)))
         write_card(variant, own)

@@ -10,7 +10,7 @@ keras = pytest.importorskip("keras")
 
 from s2sr_qgis.core.errors import InputError  # noqa: E402
 from s2sr_qgis.core.networks import build_network, element_spec  # noqa: E402
-from s2sr_qgis.core.networks.quantized import QuantizedConv2D, calibrate, plain, quantized, ranges  # noqa: E402
+from s2sr_qgis.core.networks.quantized import QuantizedConv2D, calibrate, quantized, ranges, take_back  # noqa: E402
 
 SPEC = element_spec({"input_10m": 4, "input_20m": 6}, {"target": 6})
 
@@ -110,8 +110,13 @@ def test_weights_come_back_from_a_file(model, copy, patches, tmp_path) -> None:
         if isinstance(layer, QuantizedConv2D):
             layer.kernel.assign(layer.kernel * 0.5)
     again = build_network("coarsenet", SPEC, {"blocks": 2, "features": 12, "hidden": 8}).model
-    plain(other, again)
+    take_back(again, other, rounded=False)
     np.testing.assert_array_equal(again.get_layer("first").kernel, other.get_layer("first").kernel)
+    take_back(again, other, rounded=True)
+    own = ranges(other)["first"]
+    steps = np.asarray(again.get_layer("first").kernel) * own.input_scale[:, np.newaxis] / own.kernel_scales
+    np.testing.assert_allclose(steps, own.kernel, atol=1e-3)
+    assert not np.allclose(again.get_layer("first").kernel, other.get_layer("first").kernel, rtol=1e-4, atol=0)
 
 
 def test_networks_with_activations_inside_are_refused() -> None:

@@ -32,6 +32,10 @@ START = 12.0
 """First range of an activation, in root mean squares of what the first batch shows."""
 
 
+Steps = tuple[npt.NDArray[np.float32], int]
+"""Scale, (1,) or one for each channel, and zero point of an activation."""
+
+
 @dataclass(frozen=True)
 class Ranges:
     """What the exporter needs of one convolution: real = (stored − zero point) · scale.
@@ -47,6 +51,18 @@ class Ranges:
     output_zero: int
     kernel_scales: npt.NDArray[np.float32]
     kernel: npt.NDArray[np.int8]
+
+    @classmethod
+    def of(cls, kernel: npt.NDArray[np.float32], entering: Steps, leaving: Steps) -> Ranges:
+        """Round a kernel, (3, 3, in, out), for what enters and what leaves."""
+        kernel = kernel * entering[0][:, np.newaxis]
+        scales = np.maximum(np.abs(kernel).max(axis=(0, 1, 2)), np.float32(1e-12)) / np.float32(LARGEST_WEIGHT)
+        whole = np.clip(np.rint(kernel / scales), -LARGEST_WEIGHT, LARGEST_WEIGHT).astype(np.int8)
+        return cls(*entering, *leaving, scales, whole)
+
+    def float_kernel(self) -> npt.NDArray[np.float32]:
+        """The rounded kernel, for values that are not in steps."""
+        return np.asarray(self.kernel * self.kernel_scales / self.input_scale[:, np.newaxis])
 
 
 @keras.saving.register_keras_serializable("s2sr")
@@ -110,17 +126,11 @@ class QuantizedConv2D(keras.layers.Conv2D):
 
     def ranges(self) -> Ranges:
         """The numbers of the trained layer."""
-        input_scale, output_scale = _real(self.input_scale), _real(self.output_scale)
-        kernel = _number(self.kernel) * input_scale[:, np.newaxis]
-        scales = _number(self._kernel_scales(ops.convert_to_tensor(kernel))).reshape(-1)
-        return Ranges(
-            input_scale=input_scale,
-            input_zero=0 if self.positive[0] else SIGNED_ZERO,
-            output_scale=output_scale,
-            output_zero=0 if self.positive[1] else SIGNED_ZERO,
-            kernel_scales=scales,
-            kernel=np.clip(np.rint(kernel / scales), -LARGEST_WEIGHT, LARGEST_WEIGHT).astype(np.int8),
+        entering, leaving = (
+            (np.exp(_number(scale)), 0 if positive else SIGNED_ZERO)
+            for scale, positive in zip((self.input_scale, self.output_scale), self.positive, strict=True)
         )
+        return Ranges.of(_number(self.kernel), entering, leaving)
 
     def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
@@ -192,11 +202,11 @@ def calibrate(copy: keras.Model, model: keras.Model, inputs: dict[str, npt.NDArr
         layer.calibrate(seen[2 * index], seen[2 * index + 1])
 
 
-def plain(copy: keras.Model, model: keras.Model) -> None:
-    """Give a plain network the kernels and biases of its `quantized` copy."""
+def take_back(model: keras.Model, copy: keras.Model, *, rounded: bool) -> None:
+    """Give a plain network the weights of its `quantized` copy, or its biases and the kernels as it rounds them."""
     for layer in _convolutions(copy):
         own = model.get_layer(layer.name)
-        own.kernel.assign(layer.kernel)
+        own.kernel.assign(layer.ranges().float_kernel() if rounded else layer.kernel)
         own.bias.assign(layer.bias)
 
 
@@ -211,10 +221,6 @@ def _convolutions(model: keras.Model) -> list[QuantizedConv2D]:
 
 def _number(tensor: Any) -> npt.NDArray[np.float32]:
     return np.asarray(ops.convert_to_numpy(tensor), np.float32)
-
-
-def _real(log_scale: Any) -> npt.NDArray[np.float32]:
-    return np.exp(_number(log_scale))
 
 
 def _feeds_relu(layer: Any) -> bool:

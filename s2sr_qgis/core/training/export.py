@@ -20,7 +20,7 @@ from .fit import BEST, LAST
 from .parity import PARITY, check_parity, random_patches
 from .run_card import RunCard, read_run_card
 from .train import load_network
-from .variants import Variants, run_datasets, take_rounded
+from .variants import Variants, run_datasets
 
 if TYPE_CHECKING:
     from ..jobs import ExportJob
@@ -41,9 +41,7 @@ def export(job: ExportJob, progress: Progress) -> dict[str, Any]:
     """
     check_folder(job.output)
     run = read_run_card(job.run)
-    network, copy = load_network(job.run, run, BEST if job.checkpoint == "best" else LAST)
-    if copy is not None:
-        take_rounded(network.model, copy)
+    network, copy = load_network(job.run, run, BEST if job.checkpoint == "best" else LAST, rounded=True)
     title = job.title or f"{_what(run)}, {run.network}"
     card = describe(network, run, name=job.name or job.output.name, title=title)
     card.orientations = job.orientations

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from ..networks.quantized import LARGEST_WEIGHT, LEVELS, SIGNED_ZERO, Ranges
+from ..networks.quantized import LARGEST_WEIGHT, LEVELS, SIGNED_ZERO, Ranges, Steps
 from .qdq import Rewriter
 
 Array = npt.NDArray[Any]
@@ -92,10 +92,8 @@ def calibrated(
     found = {}
     for layer in layers:
         sides = (layer.input, each and layer is first), (_behind(layer), each and layer is last)
-        pairs = [_pair(seen[id(tensor)], rule, spread) for tensor, spread in sides]
-        kernel = np.asarray(layer.get_weights()[0], np.float32) * pairs[0][0][:, np.newaxis]
-        scales = np.maximum(np.abs(kernel).max(axis=(0, 1, 2)), 1e-12).astype(np.float32) / LARGEST_WEIGHT
-        found[layer.name] = Ranges(*pairs[0], *pairs[1], scales, np.rint(kernel / scales).astype(np.int8))
+        entering, leaving = (_steps(seen[id(tensor)], rule, own) for tensor, own in sides)
+        found[layer.name] = Ranges.of(np.asarray(layer.get_weights()[0], np.float32), entering, leaving)
     return found
 
 
@@ -119,7 +117,7 @@ def _behind(layer: Any) -> Any:
     return users[0].output if len(users) == 1 and isinstance(users[0], keras.layers.ReLU) else layer.output
 
 
-def _pair(values: Array, rule: Rule, each: bool) -> tuple[npt.NDArray[np.float32], int]:
+def _steps(values: Array, rule: Rule, each: bool) -> Steps:
     """Scale, of all channels or of each, and zero point of an activation from a sample of its pixels."""
     positive = values.min() >= 0
     sizes = np.abs(values) if each else np.abs(values).reshape(-1, 1)

@@ -14,7 +14,7 @@ from ..dataset.card import CROSS_SENSOR, TARGET, Dataset, Split, read_dataset
 from ..errors import DatasetError, InputError, MissingPackageError, OutputError, TrainingError
 from ..networks import build_network, element_spec
 from ..networks.base import OUTPUT
-from ..networks.quantized import calibrate, plain, quantized
+from ..networks.quantized import calibrate, quantized, take_back
 from ..progress import Progress
 from .batches import Arrays, Batches, PlainBatches
 from .fit import BEST, compile_model, fit
@@ -92,10 +92,13 @@ def train(job: TrainJob, progress: Progress) -> dict[str, Any]:
     return {"output": str(job.output), "rmse": rmse, "rmse_bicubic": bicubic, "test": card.test, "epochs": card.epochs}
 
 
-def load_network(folder: Path, card: RunCard, weights: str = BEST) -> tuple[Any, keras.Model | None]:
+def load_network(
+    folder: Path, card: RunCard, weights: str = BEST, *, rounded: bool = False
+) -> tuple[Any, keras.Model | None]:
     """The network of a run with its weights, as a `core.networks.ModelBase`, float32, and its rounding copy.
 
-    The copy (`core.networks.quantized`) is there where the run was trained with 8 bits in the loop.
+    The copy (`core.networks.quantized`) is there where the run was trained with 8 bits in the loop. ``rounded``: the
+    network then has the kernels as its copy rounds them, which is what a model folder holds.
     """
     inputs, targets = card.channels()
     network = build_network(card.network, element_spec(inputs, targets, card.sizes()), card.network_options)
@@ -105,7 +108,7 @@ def load_network(folder: Path, card: RunCard, weights: str = BEST) -> tuple[Any,
     except (OSError, ValueError) as error:
         raise TrainingError(f"The weights {folder / weights} are missing or damaged; train again.") from error
     if copy is not None:
-        plain(copy, network.model)
+        take_back(network.model, copy, rounded=rounded)
     return network, copy
 
 

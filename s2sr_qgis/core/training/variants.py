@@ -44,13 +44,6 @@ The file rounds the residual sums as well, which half of the difference comes fr
 """
 
 
-def take_rounded(model: keras.Model, copy: keras.Model) -> None:
-    """Give a plain network the kernels of its copy trained with 8 bits, as that rounds them."""
-    for name, own in ranges(copy).items():
-        layer = model.get_layer(name)
-        layer.kernel.assign(own.kernel * own.kernel_scales / own.input_scale[:, np.newaxis])
-
-
 class Variants:
     """Writes and scores variants of a run's model in a folder that holds ``model.onnx`` and its card."""
 
