@@ -28,7 +28,7 @@ SIZED = "AESR-sized"
 SIZED_OPTIONS = {"blocks": 6, "features": 100}
 """1.1 million parameters whose trunk runs at 10 m."""
 SIDES: tuple[int | None, ...] = (None, 120, 240, 360)
-"""Sides of tiles that are tried, in 10 m pixels; None: the code's own choice. What does not fit the image is left out."""
+"""Sides of tiles that are tried, in 10 m pixels, where they fit the image; None: the code's own choice."""
 
 
 @dataclass(frozen=True)
