@@ -21,15 +21,18 @@ from numpy.typing import NDArray
 
 from ..dataset.card import TARGET
 from ..dataset.ground import COUNTS, Ground, View, read_ground
-from ..errors import Cancelled, ModelError, OutputError, TrainingError
+from ..errors import Cancelled, ModelError, TrainingError
 from ..inference.card import ModelCard, read_card, write_card
-from ..inference.model import find_model, turned
+from ..inference.model import find_model
 from ..networks.base import OUTPUT
 from ..progress import Part, Progress
+from ..raster.writer import atomic
 from .batches import Arrays, Batches
-from .export import check_folder, require_tensorflow, round_kernels, write_model
+from .export import check_folder, require_tensorflow, write_model
 from .fit import compile_model, fit
+from .parity import sharpened
 from .rebuild import rebuild
+from .stored import round_kernels
 
 if TYPE_CHECKING:
     from ..jobs import AdaptJob
@@ -207,17 +210,10 @@ class Tuning:
         """RMSE of each band over the pixels of views that count, in DN."""
         squares, count = np.zeros(len(views[0].target)), 0
         for view in views:
-            output = self._sharpened(view.inputs)[view.core][view.usable]
+            output = sharpened(self.model, self.ground.card, view.inputs)[0][view.core][view.usable]
             squares += np.square(output - view.target[:, view.usable].T, dtype=np.float64).sum(axis=0)
             count += len(output)
         return np.asarray(np.sqrt(squares / count))
-
-    def _sharpened(self, inputs: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-        output = np.asarray(self.model.predict_on_batch(inputs)[OUTPUT])
-        if self.ground.card.orientations == 2:
-            again = {name: np.ascontiguousarray(turned(tensor)) for name, tensor in inputs.items()}
-            output = (output + turned(np.asarray(self.model.predict_on_batch(again)[OUTPUT]))) / 2
-        return np.asarray(output[0])
 
 
 class Counted(Batches):
@@ -272,19 +268,10 @@ def describe(card: ModelCard, ground: Ground, name: str, figures: dict[str, Any]
 
 def keep(folder: Path, card: ModelCard, output: Path) -> None:
     """Copy a model folder under a new card; it appears complete or not at all."""
-    try:
-        part = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    except OSError as error:
-        raise OutputError(f"{output.parent} cannot be written: {error.strerror}.") from error
-    try:
-        part.chmod(0o755)
+    with atomic(output, folder=True) as part:
         for file in card.files:
             shutil.copyfile(folder / file.file, part / file.file)
         write_card(card, part)
-        part.rename(output)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def _bound_threads(tensorflow: Any, threads: int | None, progress: Progress) -> None:

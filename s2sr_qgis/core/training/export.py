@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +12,13 @@ import numpy as np
 from ..dataset.card import CROSS_SENSOR, TARGET, Split
 from ..errors import MissingPackageError, ModelError, OutputError
 from ..inference.card import SAVED_MODEL, ModelCard, ModelFile, TensorCard, sha256, write_card
-from ..networks.base import CONVOLUTIONS, OUTPUT
+from ..networks.base import OUTPUT
 from ..progress import Progress
+from ..raster.writer import atomic
 from .fit import BEST, LAST
 from .parity import PARITY, check_parity, random_patches
 from .run_card import RunCard, read_run_card
+from .stored import halve, round_kernels
 from .train import load_network
 from .variants import Variants, run_datasets
 
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 OPSET = 17
 """ONNX operator set: taken by ONNX Runtime from 1.12 on and by DirectML."""
-
-LARGE = 1024
-"""Constants with fewer values are stored as they are."""
 
 ONNX = "model.onnx"
 
@@ -115,12 +112,7 @@ def write_model(
     Returns the largest difference in reflectance between Keras and ONNX Runtime, on random and on real patches.
     """
     check_folder(folder)
-    try:
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise OutputError(f"{folder.parent} cannot be written: {error.strerror}.") from error
-    try:
-        part.chmod(0o755)
+    with atomic(folder, folder=True) as part:
         round_kernels(network.model)
         progress.progress(10, "ONNX")
         write_onnx(network.model, part / ONNX)
@@ -147,10 +139,6 @@ def write_model(
             progress.check()
             progress.progress(70, "SavedModel")
             write_saved_model(network, part / SAVED_MODEL)
-        part.rename(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     progress.log(
         f"{folder}: ONNX equals Keras within {max(parity.values()):.1e} reflectance, radius {card.radius} pixels."
     )
@@ -181,7 +169,9 @@ def write_onnx(model: keras.Model, path: Path) -> None:
 
     function, signature = _serving(tf, model)
     converted, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
-    onnx.save(_halved(onnx, _named(onnx, converted, [tensor.name for tensor in signature])), path)
+    _name(onnx, converted, [tensor.name for tensor in signature])
+    halve(converted)
+    onnx.save(converted, path)
 
 
 def write_saved_model(network: Any, folder: Path) -> None:
@@ -264,8 +254,8 @@ def _serving(tf: Any, model: keras.Model) -> tuple[Any, list[Any]]:
     return serve, signature
 
 
-def _named(onnx: Any, converted: Any, inputs: list[str]) -> Any:
-    """The graph with its inputs and its output named as Keras' tensors, whatever the converter called them."""
+def _name(onnx: Any, converted: Any, inputs: list[str]) -> None:
+    """Name the graph's inputs and its output as Keras' tensors, whatever the converter called them."""
     graph = converted.graph
     names = {value.name: name for value, name in zip(graph.input, inputs, strict=True)}
     names[graph.output[0].name] = OUTPUT
@@ -279,33 +269,3 @@ def _named(onnx: Any, converted: Any, inputs: list[str]) -> Any:
             # Each tensor has its own free sizes: the inputs' heights differ by their resolutions.
             value.type.tensor_type.shape.dim[axis].dim_param = label if axis == 0 else f"{value.name}_{label}"
     onnx.checker.check_model(converted)
-    return converted
-
-
-def round_kernels(model: keras.Model) -> None:
-    """Round the kernels to what float16 holds (11 significant bits), so that files can store them as that."""
-    for layer in model.layers:
-        if isinstance(layer, CONVOLUTIONS):
-            layer.set_weights([_as_half(values).astype(np.float32) for values in layer.get_weights()])
-
-
-def _as_half(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    fits = values.size >= LARGE and np.abs(values).max() <= np.finfo(np.float16).max
-    return values.astype(np.float16) if fits else values
-
-
-def _halved(onnx: Any, converted: Any) -> Any:
-    """The graph with its rounded kernels stored as float16 and cast to float32 when it is loaded: half the size."""
-    graph = converted.graph
-    for tensor in list(graph.initializer):
-        values = onnx.numpy_helper.to_array(tensor)
-        half = _as_half(values) if values.dtype == np.float32 else values
-        # Only what was rounded before: the file must hold the very network that the parity check has seen.
-        if half.dtype != np.float16 or not np.array_equal(half.astype(np.float32), values):
-            continue
-        stored = onnx.numpy_helper.from_array(half, f"{tensor.name}_float16")
-        graph.node.insert(0, onnx.helper.make_node("Cast", [stored.name], [tensor.name], to=onnx.TensorProto.FLOAT))
-        graph.initializer.remove(tensor)
-        graph.initializer.append(stored)
-    onnx.checker.check_model(converted)
-    return converted

@@ -56,13 +56,18 @@ def outputs(model: Model, patches: Patches) -> Array:
 
 
 def expected(model: keras.Model, card: ModelCard, patches: Patches) -> Array:
-    """What the Keras network gives for the same patches, in both orientations where the card says so."""
+    """What the Keras network gives for the same patches, one by one."""
     found = []
     for index in range(len(patches[card.inputs[0].name])):
         one = {tensor.name: patches[tensor.name][index : index + 1] for tensor in card.inputs}
-        result = np.asarray(model.predict_on_batch(one)[OUTPUT])
-        if card.orientations == 2:
-            again = {name: np.ascontiguousarray(turned(tensor)) for name, tensor in one.items()}
-            result = (result + turned(np.asarray(model.predict_on_batch(again)[OUTPUT]))) / 2
-        found.append(result[0])
+        found.append(sharpened(model, card, one)[0])
     return np.stack(found)
+
+
+def sharpened(model: keras.Model, card: ModelCard, inputs: Patches) -> Array:
+    """The Keras network's output (n, H, W, bands) for inputs by name, in both orientations where the card says so."""
+    output = np.asarray(model.predict_on_batch(inputs)[OUTPUT])
+    if card.orientations == 2:
+        again = {name: np.ascontiguousarray(turned(tensor)) for name, tensor in inputs.items()}
+        output = (output + turned(np.asarray(model.predict_on_batch(again)[OUTPUT]))) / 2
+    return output

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ..networks.quantized import LARGEST_WEIGHT, LEVELS, SIGNED_ZERO, Ranges, Steps
 from .qdq import Rewriter
+from .stored import constants
 
 Array = npt.NDArray[Any]
 Rule = Literal["minmax", "percentile", "mse"]
@@ -62,7 +63,10 @@ def convolutions(graph: Any, model: keras.Model) -> dict[str, str]:
     Converters rename and reorder, so the kernel tells which is which; a convolution that another operation has been
     folded into is in the ONNX file alone and left out.
     """
-    waiting = [(node, _kernel(graph.graph, node)) for node in graph.graph.node if node.op_type == "Conv"]
+    stored = constants(graph.graph)
+    waiting = [
+        (node, stored[node.input[1]]) for node in graph.graph.node if node.op_type == "Conv" and node.input[1] in stored
+    ]
     found: dict[str, str] = {}
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D):
@@ -132,15 +136,3 @@ def _steps(values: Array, rule: Rule, each: bool) -> Steps:
 
 def _rounded(sizes: Array, scale: Array, levels: int) -> Array:
     return np.minimum(np.rint(sizes / scale), levels) * scale
-
-
-def _kernel(graph: Any, node: Any) -> Array:
-    """A convolution's kernel, float32, as ONNX stores it: (out, in, height, width)."""
-    import onnx
-
-    name = node.input[1]
-    casts = {other.output[0]: other.input[0] for other in graph.node if other.op_type == "Cast"}
-    stored = {tensor.name: tensor for tensor in graph.initializer}.get(casts.get(name, name))
-    if stored is None:
-        return np.empty(0, np.float32)
-    return np.asarray(onnx.numpy_helper.to_array(stored), np.float32)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from ..dataset.card import TARGET
 from ..errors import InputError, ModelError
@@ -20,6 +19,7 @@ from ..inference.card import ModelCard
 from ..networks import NETWORKS, build_network, element_spec
 from ..networks.base import CONVOLUTIONS
 from .parity import PARITY, check_parity, random_patches
+from .stored import constants
 
 Float = NDArray[np.float32]
 
@@ -75,15 +75,7 @@ def read_convolutions(folder: Path, card: ModelCard) -> list[tuple[Float, Float]
     path = folder / names[0]
     try:
         graph = onnx.load(path).graph
-        stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-        # The exporter stores kernels as float16 with a cast behind them.
-        stored.update(
-            {
-                node.output[0]: stored[node.input[0]]
-                for node in graph.node
-                if node.op_type == "Cast" and node.input[0] in stored
-            }
-        )
+        stored = constants(graph)
         found = []
         for node in graph.node:
             if node.op_type == "Conv":
