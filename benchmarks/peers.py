@@ -159,7 +159,6 @@ def random_weights(task: str, name: str, options: dict[str, Any]) -> Path:
     if folder.is_dir():
         return folder
     from s2sr_qgis.core.dataset.card import layout
-    from s2sr_qgis.core.networks import build_network, element_spec
     from s2sr_qgis.core.progress import Progress
     from s2sr_qgis.core.training.export import describe, write_model
     from s2sr_qgis.core.training.run_card import RunCard
@@ -175,7 +174,7 @@ def random_weights(task: str, name: str, options: dict[str, Any]) -> Path:
         backend="",
         precision="float32",
     )
-    network = build_network("dsen2", element_spec(*run.channels()), options)
+    network = run.build()
     card = describe(network, run, name=name, title="DSen2's layout with random weights, for speed alone")
     write_model(network, card, folder, saved_model=True, patches=None, progress=Progress())
     return folder

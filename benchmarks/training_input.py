@@ -29,10 +29,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 
 from s2sr_qgis.core import jobs
-from s2sr_qgis.core.dataset.card import TARGET, read_dataset
-from s2sr_qgis.core.networks import build_network, element_spec
+from s2sr_qgis.core.dataset.card import read_dataset
+from s2sr_qgis.core.networks import build_network
 from s2sr_qgis.core.training.batches import Batches
 from s2sr_qgis.core.training.fit import compile_model
+from s2sr_qgis.core.training.run_card import spec_of
 
 Feed = Callable[[], Taken]
 
@@ -114,21 +115,19 @@ def feeds(folder: Path, options: argparse.Namespace) -> tuple[Feed, Feed, int]:
         batch_size=options.batch_size,
         steps_per_epoch=options.steps,
     )
-    counts = {tensor.name: len(tensor.bands) for tensor in card.tensors}
-    sizes = {tensor.name: tensor.size for tensor in card.tensors}
-    spec = element_spec(counts, {TARGET: counts.pop(TARGET)}, sizes)
     keras.utils.set_random_seed(0)
-    model = build_network(job.network, spec, {"blocks": options.blocks, "features": options.features}).model
+    size = {"blocks": options.blocks, "features": options.features}
+    model = build_network(job.network, spec_of(card.tensors), size).model
     compile_model(model, job)
     lazy = dataset.arrays("train")
     arrays = lazy if options.from_files else {name: np.asarray(lazy[name]) for name in lazy}
     batches = Batches.of(job, [arrays], card.tensors[-2].name)
-    size = len(next(iter(batches[0][0].values())))
+    samples = len(next(iter(batches[0][0].values())))
     calls = [
         partial(clocked, partial(model.fit, data, shuffle=False, verbose=0))
         for data in (batches, SameBatch(batches[0], options.steps))
     ]
-    return calls[0], calls[1], size * options.steps
+    return calls[0], calls[1], samples * options.steps
 
 
 if __name__ == "__main__":

@@ -34,13 +34,12 @@ SIZE = 300
 def network_folder(folder: Path, network: str, task: str, options: dict[str, Any]) -> Path:
     """A model folder of an untrained network, its biases not zero, as those of trained ones are not."""
     pytest.importorskip("tensorflow")
-    from s2sr_qgis.core.networks import build_network, element_spec
     from s2sr_qgis.core.training.export import describe, write_model
     from s2sr_qgis.core.training.run_card import RunCard
 
     run = RunCard(network=network, network_options=options, task=task, scaling=1e-4, tensors=layout(task, 6),
                   sources=[], backend="", precision="float32")  # fmt: skip
-    built = build_network(network, element_spec(*run.channels()), options)
+    built = run.build()
     rng = np.random.default_rng(0)
     for layer in built.model.layers:
         if len(weights := layer.get_weights()) == 2:

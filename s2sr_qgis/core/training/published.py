@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from ..dataset.card import layout
 from ..errors import InputError, ModelError
 from ..inference.card import sha256
-from ..networks import build_network, element_spec
 from ..progress import Progress
 from .export import check_folder, describe, write_model
 from .run_card import RunCard
@@ -70,7 +69,7 @@ def import_dsen2(job: ImportDSen2Job, progress: Progress) -> dict[str, Any]:
         backend="",
         precision="float32",
     )
-    network = build_network(name, element_spec(*run.channels()), run.network_options)
+    network = run.build()
     names = ["first", *(f"block{index}_{part}" for index in range(blocks) for part in "ab"), "last"]
     for layer, (kernel, bias) in zip(names, convolutions, strict=True):
         # Turning every kernel makes the network give on an image what it gave on the transposed one.

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..dataset.card import TARGET, PatchCard, SourceCard
 from ..errors import TrainingError
+from ..networks import ElementSpec, ModelBase, build_network, element_spec
 
 RUN_CARD = "run.yaml"
 CONFIG = "config.yaml"
@@ -35,14 +36,16 @@ class RunCard(BaseModel):
     valid_rmse: float | None = None
     test: dict[str, Any] = Field(default_factory=dict)
 
-    def channels(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Numbers of channels of the inputs and of the target, by name."""
-        counts = {tensor.name: len(tensor.bands) for tensor in self.tensors}
-        return counts, {TARGET: counts.pop(TARGET)}
+    def build(self) -> ModelBase:
+        """The network with fresh weights. Raises `InputError` as `build_network` does."""
+        return build_network(self.network, spec_of(self.tensors), self.network_options)
 
-    def sizes(self) -> dict[str, int]:
-        """Sides of the patches in pixels, by the tensors' names."""
-        return {tensor.name: tensor.size for tensor in self.tensors}
+
+def spec_of(tensors: list[PatchCard]) -> ElementSpec:
+    """The shapes of a dataset's tensors, as networks take them."""
+    counts = {tensor.name: len(tensor.bands) for tensor in tensors}
+    sizes = {tensor.name: tensor.size for tensor in tensors}
+    return element_spec(counts, {TARGET: counts.pop(TARGET)}, sizes)
 
 
 def write_run_card(card: RunCard, folder: Path) -> None:

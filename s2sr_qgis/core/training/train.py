@@ -12,7 +12,6 @@ import yaml
 
 from ..dataset.card import CROSS_SENSOR, TARGET, Dataset, Split, read_dataset
 from ..errors import DatasetError, InputError, MissingPackageError, OutputError, TrainingError
-from ..networks import build_network, element_spec
 from ..networks.base import OUTPUT
 from ..networks.quantized import calibrate, quantized, take_back
 from ..progress import Progress
@@ -100,8 +99,7 @@ def load_network(
     The copy (`core.networks.quantized`) is there where the run was trained with 8 bits in the loop. ``rounded``: the
     network then has the kernels as its copy rounds them, which is what a model folder holds.
     """
-    inputs, targets = card.channels()
-    network = build_network(card.network, element_spec(inputs, targets, card.sizes()), card.network_options)
+    network = card.build()
     copy = quantized(network.model) if card.quantized else None
     try:
         (copy or network.model).load_weights(folder / weights)
@@ -123,29 +121,14 @@ def _fit(
         scaling=first.scaling,
         tensors=first.tensors,
         sources=[source for dataset in datasets for source in dataset.card.sources],
-        datasets=[
-            dataset.card.model_dump(
-                mode="json",
-                include=RECORDED,
-            )
-            for dataset in datasets
-        ],
+        datasets=[dataset.card.model_dump(mode="json", include=RECORDED) for dataset in datasets],
         backend=keras.backend.backend(),
         precision=precision,
         quantized=job.quantized,
     )
-    inputs, targets = card.channels()
     low = card.tensors[-2].name
-    model = build_network(job.network, element_spec(inputs, targets, card.sizes()), job.network_options).model
     batches = Batches.of(job, _arrays(datasets, "train"), low)
-    some = [batches[index][0] for index in range(min(FIRST, len(batches)))]
-    first_patches = {name: np.concatenate([batch[name] for batch in some]) for name in inputs}
-    if job.initial_weights:
-        _start_from(job.initial_weights, model, first_patches, job.network)
-    if job.quantized:
-        copy = quantized(model)
-        calibrate(copy, model, first_patches)
-        model = copy
+    model = _start(job, card, batches)
     compile_model(model, job)
     held = _arrays(datasets, "valid")
     valid = PlainBatches(held, job.batch_size) if held else None
@@ -170,6 +153,20 @@ def _fit(
     del model
     gc.collect()
     return card, state
+
+
+def _start(job: TrainJob, card: RunCard, batches: Batches) -> keras.Model:
+    """The network to fit, or the copy of it that rounds, with the weights to start from."""
+    model = card.build().model
+    some = [batches[index][0] for index in range(min(FIRST, len(batches)))]
+    patches = {name: np.concatenate([batch[name] for batch in some]) for name in some[0]}
+    if job.initial_weights:
+        _start_from(job.initial_weights, model, patches, job.network)
+    if not job.quantized:
+        return model
+    copy = quantized(model)
+    calibrate(copy, model, patches)
+    return copy
 
 
 def _start_from(weights: Path, model: keras.Model, patches: Arrays, network: str) -> None:
