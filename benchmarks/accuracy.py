@@ -20,13 +20,14 @@ import rasterio
 from rasterio.transform import from_origin
 from rich.console import Console
 from rich.table import Table
+from timing import ROOT
 
 from s2sr_qgis.core import jobs
 from s2sr_qgis.core.inference.card import read_card
 from s2sr_qgis.core.inference.model import bundled_models, find_model
 from s2sr_qgis.core.scene import open_scene
 
-CACHE = Path(__file__).resolve().parents[1] / ".cache" / "scenes"
+CACHE = ROOT / ".cache" / "scenes"
 MALMO = "s2_l1c/S2A_MSIL1C_20170527_T33UUB.mat"
 """Test image of DSen2's authors. Its axes are (band, x, y); published figures were made without transposing them."""
 
@@ -148,18 +149,17 @@ def unpack(path: Path, *, transpose: bool) -> Path:
             for key, (spacing, bands) in groups.items():
                 for band, stored in zip(bands, file[key][()], strict=True):
                     image = np.rint(stored.T if transpose else stored).astype(np.uint16)
-                    profile = {
-                        "driver": "GTiff",
-                        "width": image.shape[1],
-                        "height": image.shape[0],
-                        "count": 1,
-                        "dtype": "uint16",
-                        "crs": "EPSG:32633",
-                        "transform": from_origin(300000, 6200040, spacing, spacing),
-                    }
-                    with rasterio.open(folder / f"{band}.tif", "w", **profile) as target:
-                        target.write(image, 1)
+                    write_band(folder / f"{band}.tif", image, spacing)
     return folder
+
+
+def write_band(path: Path, image: np.ndarray, spacing: int) -> None:
+    """A band of DN, (height, width), as GeoTIFF somewhere near Malmö. ``spacing``: metres a pixel."""
+    height, width = image.shape
+    profile = {"driver": "GTiff", "width": width, "height": height, "count": 1, "dtype": "uint16"}
+    place = {"crs": "EPSG:32633", "transform": from_origin(300000, 6200040, spacing, spacing)}
+    with rasterio.open(path, "w", **profile, **place) as target:
+        target.write(image, 1)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
-from accuracy import SCENES, unpack
-from rasterio.transform import from_origin
+from accuracy import SCENES, unpack, write_band
 from rich.console import Console
 from rich.table import Table
 
@@ -117,17 +115,7 @@ def coarser(scene: Path, folder: Path, scale: int) -> Path:
             small = degrade(image[:rows, :cols], scale, None, ok)
             whole = ok.reshape(rows // scale, scale, cols // scale, scale).all(axis=(1, 3))
             numbers = np.where(whole, np.clip(np.rint(small * 1e4), 1, 65534), 0).astype(np.uint16)
-            profile = {
-                "driver": "GTiff",
-                "width": numbers.shape[1],
-                "height": numbers.shape[0],
-                "count": 1,
-                "dtype": "uint16",
-                "crs": "EPSG:32633",
-                "transform": from_origin(300000, 6200040, resolution, resolution),
-            }
-            with rasterio.open(folder / f"{band}.tif", "w", **profile) as target:
-                target.write(numbers, 1)
+            write_band(folder / f"{band}.tif", numbers, resolution)
     return folder
 
 

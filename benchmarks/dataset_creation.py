@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,8 @@ from rasterio.transform import from_origin
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Orfeo ToolBox's environment lacks this project
 
-from timing import REPETITIONS, ROOT, SAMPLE, Worker, in_turn, ratio, serve, shown, wall
+from mosaic import mirrored, sample_band
+from timing import REPETITIONS, ROOT, Worker, in_turn, machine, ratio, serve, shown, wall
 
 from s2sr_qgis.core.dataset.cutting import cut_patches
 from s2sr_qgis.core.progress import Progress
@@ -119,9 +119,6 @@ def main() -> int:
     if not (OTB_PYTHON.is_file() and OTB_ENVIRONMENT.is_file()):
         print("Orfeo ToolBox is not there: `make test-otb` installs it on Debian 12.")
         return 1
-    from rich.console import Console
-    from rich.table import Table
-
     with tempfile.TemporaryDirectory(prefix="s2sr_bench_") as temporary, ExitStack() as stack:
         workers = {}
         for name in [name for name in CONTENDERS if options.otbtf or name != "native_otbtf"]:
@@ -145,22 +142,26 @@ def main() -> int:
         }
         for name, taken in runs.items()
     }
-    table = Table(
-        title=f"PAN {options.pan_side}², {len(BANDS)} bands, {os.cpu_count()} cores, {options.pairs} pairs",
-        box=None,
-        title_justify="left",
-    )
-    for heading in ("", "seconds", f"times {LABELS[fastest]}", "by processor time", "peak memory MB"):
+    title = f"PAN {options.pan_side}², {len(BANDS)} bands, {os.cpu_count()} cores, {options.pairs} pairs"
+    show(title, rows, LABELS[fastest])
+    if options.json:
+        options.json.write_text(json.dumps({**machine(), "rows": rows}, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def show(title: str, rows: dict[str, dict[str, Any]], fastest: str) -> None:
+    """Print a row a contender. ``fastest``: what the ratios are to."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, box=None, title_justify="left")
+    for heading in ("", "seconds", f"times {fastest}", "by processor time", "peak memory MB"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, row in rows.items():
         peak = row["peak_memory_mb"]
         cells = shown(row["seconds"], 1), shown(row["times"], 2), shown(row["times_processor"], 2)
         table.add_row(LABELS[name], *cells, "" if peak is None else f"{peak:.0f}")
     Console(width=120).print(table)
-    if options.json:
-        figures = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "rows": rows}
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return 0
 
 
 def make_images(folder: Path, side: int) -> None:
@@ -168,12 +169,7 @@ def make_images(folder: Path, side: int) -> None:
     for name, spacing in SPACINGS.items():
         n = int(side * SPACINGS["pan"] / spacing)
         names = BANDS[:1] if name == "pan" else BANDS
-        pixels = []
-        for band in names:
-            (path,) = SAMPLE.rglob(f"*_{band}.jp2")
-            with rasterio.open(path) as file:
-                image = file.read(1)
-            pixels.append(np.pad(image, [(0, max(n - length, 0)) for length in image.shape], "symmetric")[:n, :n])
+        pixels = [mirrored(sample_band(band), n, n) for band in names]
         profile = {"driver": "GTiff", "dtype": "uint16", "count": len(names), "width": n, "height": n, "tiled": True}
         place = {"crs": "EPSG:32618", "transform": from_origin(400000, 4300000, spacing, spacing)}
         with rasterio.open(folder / f"{name}.tif", "w", **profile, **place) as file:

@@ -1,19 +1,18 @@
-"""Full-size scenes for the benchmarks, mirrored out of the real pixels of a smaller one."""
+"""Full-size images for the benchmarks, mirrored out of the real pixels of a smaller one."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
+from timing import ROOT, SAMPLE
 
-from s2sr_qgis.core.scene import BANDS, Scene, open_scene
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "samples"))
-from make_sample import METADATA  # noqa: E402
+if TYPE_CHECKING:
+    from s2sr_qgis.core.scene import Scene
 
 TILE = 10980
 """Side of a Sentinel-2 tile in 10 m pixels."""
@@ -27,6 +26,12 @@ def make_product(source: str, folder: Path, height: int = TILE, width: int = TIL
 
     Lossless JPEG 2000 as products have it inside; the pixels of ``source`` are mirrored at its edges, band by band.
     """
+    # Here, because other benchmarks run in environments without this project.
+    from s2sr_qgis.core.scene import BANDS, open_scene
+
+    sys.path.insert(0, str(ROOT / "samples"))
+    from make_sample import METADATA
+
     with open_scene(source) as scene:
         name = f"S2_MSIL1C_{scene.name.rpartition('MSIL1C_')[2].partition('_')[0]}_{width}x{height}"
         root = folder / f"{name}.SAFE"
@@ -50,16 +55,14 @@ def _write(scene: Scene, name: str, path: Path, height: int, width: int) -> None
     band = scene.bands[name]
     factor = band.resolution // 10
     numbers = np.rint(scene.read([name]).data[name] * band.quantification - band.offset).astype(np.uint16)
-    rows, cols = (
-        _mirrored(-(-size // factor), length) for size, length in zip((height, width), numbers.shape, strict=True)
-    )
+    image = mirrored(numbers, -(-height // factor), -(-width // factor))
     grid = scene.grid.coarser(factor)
     with rasterio.open(
         path,
         "w",
         driver="JP2OpenJPEG",
-        width=cols.size,
-        height=rows.size,
+        width=image.shape[1],
+        height=image.shape[0],
         count=1,
         dtype="uint16",
         crs=grid.crs,
@@ -71,10 +74,24 @@ def _write(scene: Scene, name: str, path: Path, height: int, width: int) -> None
         YCBCR420="NO",
         RESOLUTIONS=6,
     ) as dataset:
-        dataset.write(numbers[np.ix_(rows, cols)], 1)
+        dataset.write(image, 1)
 
 
-def _mirrored(size: int, length: int) -> np.ndarray:
+def sample_band(name: str, shape: tuple[int, int] | None = None) -> np.ndarray:
+    """A band of the sample as it is stored, or brought to another shape by repeating pixels."""
+    (path,) = SAMPLE.rglob(f"*_{name}.jp2")
+    with rasterio.open(path) as file:
+        image: np.ndarray = file.read(1, out_shape=shape)
+    return image
+
+
+def mirrored(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image (…, h, w) of another size: its first pixels, or going on as its own mirror image."""
+    rows, cols = (places(size, length) for size, length in zip((height, width), image.shape[-2:], strict=True))
+    return image[..., rows[:, np.newaxis], cols]
+
+
+def places(size: int, length: int) -> np.ndarray:
     """Which of ``length`` pixels each of ``size`` shows when the row goes on as its own mirror image."""
     place = np.arange(size) % (2 * length)
     return np.where(place < length, place, 2 * length - 1 - place)

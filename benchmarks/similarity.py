@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -28,10 +27,11 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from mosaic import TILE, mirrored, places, sample_band
 from rich.console import Console
 from rich.table import Table
 from scipy.ndimage import gaussian_filter
-from timing import REPETITIONS, ROOT, SAMPLE, clocked, in_turn, ratio, shown, wall
+from timing import REPETITIONS, ROOT, clocked, in_turn, machine, ratio, shown, wall
 
 NAMES = ("rmse", "psnr", "ssim", "fsim", "issm", "sre", "sam", "uiq")
 BANDS = ("B02", "B03", "B04", "B08")
@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("--uiq-side", type=int, default=256, help="the same for UIQ, which takes the package long")
     parser.add_argument("-m", "--measure", action="append", choices=NAMES, help="all eight by default")
     parser.add_argument("--tile", action="store_true", help="measure a whole tile instead")
-    parser.add_argument("--tile-side", type=int, default=10980, help="its side in pixels")
+    parser.add_argument("--tile-side", type=int, default=TILE, help="its side in pixels")
     parser.add_argument("--threads", type=int, help="of the tile's job; all of the processor's by default")
     parser.add_argument("--folder", type=Path, help="where the tile's files are made and kept; a temporary one if not")
     parser.add_argument("--json", type=Path, help="file for the figures")
@@ -65,7 +65,7 @@ def main() -> int:
     if options.pairs < REPETITIONS:
         parser.error(f"--pairs must be at least {REPETITIONS}: fewer show no spread")
     console = Console(width=140)
-    figures: dict[str, Any] = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    figures: dict[str, Any] = machine()
     if options.tile:
         figures |= measure_tile(options)
         console.print(tile_table(figures))
@@ -132,13 +132,7 @@ def of_ours(name: str, x: np.ndarray, y: np.ndarray, definition: Any) -> Callabl
 
 def pair(names: tuple[str, ...], side: int) -> tuple[np.ndarray, np.ndarray]:
     """Real pixels, mirrored where the sample is smaller, and the same blurred and with noise; uint16 (bands, H, W)."""
-    bands = []
-    for name in names:
-        (path,) = SAMPLE.rglob(f"*_{name}.jp2")
-        with rasterio.open(path) as file:
-            image = file.read(1, out_shape=(720, 720))
-        bands.append(np.pad(image, [(0, max(side - length, 0)) for length in image.shape], "symmetric"))
-    x = np.stack(bands)[:, :side, :side]
+    x = mirrored(np.stack([sample_band(name, (720, 720)) for name in names]), side, side)
     noise = np.random.default_rng(0).normal(0, 20, x.shape)
     y = gaussian_filter(x.astype(np.float64), (0, 0.5, 0.5)) + noise
     return x, np.clip(np.rint(y), 1, 65535).astype(np.uint16)
@@ -166,8 +160,7 @@ def measure_tile(options: argparse.Namespace) -> dict[str, Any]:
 def write_mosaic(path: Path, image: np.ndarray, side: int) -> None:
     """``image`` and its mirrored forms side by side and one below the other, as a tiled GeoTIFF of Sentinel-2 bands."""
     bands, height, width = image.shape
-    cols = np.pad(np.arange(width), (0, side - width), "symmetric") if side > width else np.arange(side)
-    rows = np.pad(np.arange(height), (0, side - height), "symmetric") if side > height else np.arange(side)
+    rows, cols = places(side, height), places(side, width)
     profile = {"driver": "GTiff", "dtype": "uint16", "count": bands, "width": side, "height": side, "crs": "EPSG:32618"}
     corner = rasterio.transform.from_origin(399960, 4200000, 10, 10)
     part = path.with_suffix(".part")

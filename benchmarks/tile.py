@@ -25,12 +25,10 @@ from typing import Any
 from mosaic import TILE, make_product
 from rich.console import Console
 from rich.table import Table
+from timing import CACHE, ROOT, SAMPLE
 
 from s2sr_qgis.core.scene import open_scene
 
-ROOT = Path(__file__).resolve().parents[1]
-SAMPLE = ROOT / "samples" / "S2_MSIL1C_T18SVG_extract.SAFE"
-CACHE = ROOT / ".cache" / "bench"
 STAGES = ("decode", "network", "encode", "rest")
 CHILD = (
     "import json, sys; from s2sr_qgis.core import jobs; print(json.dumps(jobs.run(jobs.parse(json.load(sys.stdin)))))"

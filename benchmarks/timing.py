@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -69,6 +70,11 @@ def shown(values: Mapping[str, float], decimals: int) -> str:
     """Median and, in brackets, the range."""
     low, middle, high = (f"{values[key]:.{decimals}f}" for key in ("lowest", "median", "highest"))
     return f"{middle} ({low} to {high})"
+
+
+def machine() -> dict[str, Any]:
+    """What figures were measured on."""
+    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
 
 
 def peak_memory() -> float | None:

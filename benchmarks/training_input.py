@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
-from timing import REPETITIONS, SAMPLE, Taken, clocked, in_turn, shown, spread
+from timing import REPETITIONS, SAMPLE, Taken, clocked, in_turn, machine, shown, spread
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -93,8 +92,7 @@ def main() -> int:
     console.print(f"The input costs {shown(figures['loss_percent'], 1)} %, by processor time", end=" ")
     console.print(f"{shown(figures['loss_percent_processor'], 1)} %; at most {AT_MOST:g} % is allowed.")
     if options.json:
-        machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        options.json.write_text(json.dumps({**machine, **figures}, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps({**machine(), **figures}, indent=2) + "\n", encoding="utf-8")
     return 1 if figures["loss_percent"]["median"] > AT_MOST else 0
 
 
