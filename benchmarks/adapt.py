@@ -20,21 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy import SCENES, unpack, write_band
+from accuracy import SCENES, score, unpack, write_band
 from rich.console import Console
 from rich.table import Table
 
 from s2sr_qgis.core import jobs
 from s2sr_qgis.core.errors import InputError
 from s2sr_qgis.core.inference.card import read_card
-from s2sr_qgis.core.inference.model import find_model, load_model
-from s2sr_qgis.core.inference.wald import degraded, factors, reduction
+from s2sr_qgis.core.inference.model import find_model
 from s2sr_qgis.core.raster.degradation import degrade
-from s2sr_qgis.core.raster.grid import Window
 from s2sr_qgis.core.scene import open_scene
-
-BORDER = 6
-"""Pixels of the target grid left out along the scene's edge, as in `s2sr evaluate`."""
 
 
 def main() -> int:
@@ -80,24 +75,12 @@ def gain(model: str, scene: Path, level: str, minutes: float, scale: int) -> dic
             shown = coarser(scene, Path(folder) / "coarser", scale)
             common["scene_options"] = jobs.SceneOptions(processing_level=level)
         result = jobs.run(jobs.AdaptJob(model=model, scene=str(shown), output=output, max_minutes=minutes, **common))
-        before, after = (whole_rmse(find_model(m), scene, known) for m in (model, str(output)))
+        models = [(name, "float32") for name in (model, str(output))]
+        found = score(scene, level, models)
+        before, after = (found[scored] for scored in models)
     return {**{key: result[key] for key in ("rmse_before", "rmse_after", "gain", "adapted", "minutes", "steps")},
             "patches": result["patches"], "pixels": result["pixels"],
             "whole_before": before, "whole_after": after}  # fmt: skip
-
-
-def whole_rmse(folder: Path, scene: Path, known: jobs.SceneOptions) -> float:
-    """RMSE in DN by Wald's protocol, mean over the bands' RMSE, as `s2sr evaluate` gives it."""
-    model = load_model(folder, device="cpu", precision="float32")
-    with open_scene(scene, known) as opened:
-        factor, unit = reduction(model.card), max(factors(model.card).values())
-        width, height = (side // (factor * unit) * factor * unit for side in (opened.grid.width, opened.grid.height))
-        place = Window(0, 0, width, height)
-        truth, low, counts = degraded(opened, model.card, place, factor, 1 / factor)
-    found = model.predict({band: np.where(ok, image, np.nan) for band, (image, ok) in low.items()})
-    counts[:BORDER], counts[-BORDER:], counts[:, :BORDER], counts[:, -BORDER:] = False, False, False, False
-    errors = [1e4 * (found[band] - image)[counts] for band, image in truth.items()]
-    return float(np.mean([np.sqrt(np.square(error, dtype=np.float64).mean()) for error in errors]))
 
 
 def coarser(scene: Path, folder: Path, scale: int) -> Path:

@@ -24,8 +24,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 from accuracy import means
 from rich.console import Console
 from rich.table import Table
-from run import SAMPLE, mosaic
-from timing import REPETITIONS, clocked, in_turn, ratio, shown
+from run import mosaic
+from timing import REPETITIONS, SAMPLE, clocked, in_turn, ratio, shown
 
 from s2sr_qgis.core.inference.card import ModelFile, read_card, sha256, write_card
 from s2sr_qgis.core.inference.model import load_model
