@@ -44,21 +44,31 @@ def guided_detail(
         up: upsamples planes of the coarse bands' grid to the places of ``fine``.
         radius: of the square that slopes are fitted in, in pixels of the coarse bands.
     """
-    detail = [place - smooth for place, smooth in zip(fine, up(coarse), strict=True)]
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for band, each in enumerate(guides):
+        groups.setdefault(tuple(sorted(each)), []).append(band)
+    # Bands of the same guides are solved together, and all slopes upsampled at once: the graph is a tenth as large.
+    slopes = [
+        slope for own, bands in groups.items() for slope in _slopes(_taken(coarse, own), _taken(low, bands), radius)
+    ]
+    finer = up(ops.concatenate([coarse, *slopes], axis=1))
+    return [_at_place(place, planes, groups) for place, planes in zip(fine, finer, strict=True)]
 
-    found: dict[int, list[Any]] = {}
-    for own in dict.fromkeys(tuple(sorted(each)) for each in guides):
-        # Bands of the same guides are solved together, each operation on all of them at once.
-        bands = [band for band, each in enumerate(guides) if tuple(sorted(each)) == own]
-        slopes = [up(slope) for slope in _slopes(_taken(coarse, own), _taken(low, bands), radius)]
-        total = [
-            _dot([slope[place] for slope in slopes], [_one(image, channel) for channel in own])
-            for place, image in enumerate(detail)
-        ]
-        if len(bands) == len(guides):
+
+def _at_place(fine: Any, planes: Any, groups: dict[tuple[int, ...], list[int]]) -> Any:
+    """The detail of all bands at one place, (n, c, …). ``planes``: the guides' smooth images, then all slopes."""
+    start = fine.shape[1]
+    image = fine - planes[:, :start]
+    found: dict[int, Any] = {}
+    for own, bands in groups.items():
+        count = len(bands)
+        slopes = [planes[:, start + i * count : start + (i + 1) * count] for i in range(len(own))]
+        start += len(own) * count
+        total = _dot(slopes, [_one(image, channel) for channel in own])
+        if len(groups) == 1:
             return total
-        found.update({band: [_one(image, index) for image in total] for index, band in enumerate(bands)})
-    return [ops.concatenate([found[band][place] for band in range(len(guides))], axis=1) for place in range(len(fine))]
+        found.update({band: _one(total, index) for index, band in enumerate(bands)})
+    return ops.concatenate([found[band] for band in range(len(found))], axis=1)
 
 
 def _taken(planes: Any, chosen: Sequence[int]) -> Any:
