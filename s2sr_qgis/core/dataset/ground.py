@@ -25,6 +25,7 @@ from ..inference.wald import blur_reach, degraded, factors, reduction
 from ..jobs import SceneOptions
 from ..progress import Progress
 from ..raster.grid import Window
+from ..raster.image import GDAL_CACHE
 from ..raster.tiles import crop, fill, mirrored, tiles
 from ..scene import Scene, open_scene
 from .card import SPLITS, TARGET, Split
@@ -62,9 +63,6 @@ LEAST = 0.25
 
 COUNTS = "counts"
 """Name of the tensor that says which pixels of a patch's target count."""
-
-CACHE = 256 * 2**20
-"""Bytes that GDAL may keep of what it has read; its own bound is a share of the machine's memory."""
 
 
 @dataclass(frozen=True)
@@ -171,14 +169,6 @@ class Ground:
                 break
         return found
 
-    def pixels(self, split: Split) -> int:
-        """How many pixels of the target grid a split's blocks have that count."""
-        return sum(
-            int(crop(block.piece.usable, block.piece.here, block.window).sum())
-            for block in self.blocks
-            if block.split == split
-        )
-
     def too_small(self) -> InputError:
         """The error that says that there is too little ground to learn on and to hold blocks out."""
         factor = reduction(self.card)
@@ -231,7 +221,7 @@ def read_ground(
     bands or is of a level that the model is not made for.
     """
     rng = np.random.default_rng(seed)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE), open_scene(source, options) as scene:
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE), open_scene(source, options) as scene:
         for warning in scene.warnings:
             progress.log(warning, "warning")
         check_bands(card, scene.bands)

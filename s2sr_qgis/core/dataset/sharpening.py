@@ -22,6 +22,7 @@ from ..jobs import CreateSharpeningDatasetJob
 from ..progress import Progress
 from ..raster.degradation import degradation_radius, degrade
 from ..raster.grid import Window
+from ..raster.image import GDAL_CACHE
 from ..raster.writer import atomic
 from ..scene import Scene, open_scene
 from ..scene.mtf import blur_sigmas
@@ -55,9 +56,6 @@ PATCH_SIZE = {"20m": 32, "60m": 96}
 
 READ_SIDE = 1536
 """Largest side of a read, in 10 m pixels, where a single patch is not larger."""
-
-CACHE = 256 * 2**20
-"""Bytes that GDAL may keep of what it has read; its own bound is a share of the machine's memory."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def create_sharpening_dataset(job: CreateSharpeningDatasetJob, progress: Progres
     proportions = (job.train, job.valid, job.test)
     check_shares(proportions)
     output = job.output.expanduser().absolute()
-    with rasterio.Env(GDAL_CACHEMAX=CACHE), atomic(output, folder=True) as folder:
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE), atomic(output, folder=True) as folder:
         scenes = [open_scene(source, job.scene_options) for source in job.scenes]
         try:
             card = _fill(job, recipe, scenes, folder, progress)

@@ -19,6 +19,9 @@ from rasterio.windows import Window as RasterWindow
 from ..errors import InputError
 from .grid import Grid, Window
 
+GDAL_CACHE = 256 * 2**20
+"""Bytes that GDAL may keep of what it has read; its own bound is a share of the machine's memory."""
+
 _F = TypeVar("_F", bound="FileImage")
 
 

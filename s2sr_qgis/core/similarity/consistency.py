@@ -17,6 +17,7 @@ from ..jobs import SimilarityJob
 from ..progress import Progress
 from ..raster.degradation import degradation_radius, degrade
 from ..raster.grid import Window
+from ..raster.image import GDAL_CACHE
 from ..raster.tiles import crop
 from ..scene.mtf import MTF_AT_NYQUIST
 from . import opensr
@@ -25,9 +26,6 @@ from .comparison import Comparison, Result, block, blocks, chosen, in_threads
 from .measure import Float, Mask, Setup
 from .nested import Nesting, RasterSource, Source, mask_of, moved, nesting, open_source, whole
 from .rasters import QUANTIFICATION, Raster, described
-
-CACHE = 256 * 2**20
-"""Bytes that GDAL may keep of what it has read."""
 
 UNIT = "digital numbers (reflectance x 10000)"
 
@@ -65,7 +63,7 @@ def consistency(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
     data_range = job.data_range or QUANTIFICATION
     range_from = "the option" if job.data_range else "reflectance 1"
     with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE))
         source = stack.enter_context(open_source(job.reference, job.nodata, progress))
         raster = stack.enter_context(Raster(job.image, job.nodata))
         mask = stack.enter_context(Raster(job.mask)) if job.mask else None

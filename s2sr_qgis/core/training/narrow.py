@@ -16,8 +16,6 @@ import numpy.typing as npt
 
 from ..errors import InputError
 
-Weights = list[npt.NDArray[np.float32]]
-
 
 def take_weights(
     model: keras.Model, source: keras.Model, patches: dict[str, npt.NDArray[np.float32]], folder: Path
