@@ -50,9 +50,14 @@ class JobOption:
         return get_origin(self.type) is dict
 
     @property
+    def flags(self) -> tuple[str, ...]:
+        """What an option may be called."""
+        return FLAGS.get(self.name, ("--" + self.name.replace("_", "-"),))
+
+    @property
     def flag(self) -> str:
         """What the user types."""
-        return self.metavar or FLAGS.get(self.name, ("--" + self.name.replace("_", "-"),))[0]
+        return self.metavar or self.flags[0]
 
     def parameter(self) -> inspect.Parameter:
         """The parameter that Typer reads."""
@@ -62,7 +67,7 @@ class JobOption:
         if self.metavar:
             info = typer.Argument(metavar=self.metavar, help=text, show_default=False)
         else:
-            flags = FLAGS.get(self.name, ("--" + self.name.replace("_", "-"),))
+            flags = self.flags
             if annotation is bool:
                 flags = (f"{flags[0]}/--no-{flags[0][2:]}",)
             metavar = "KEY=VALUE" if self.is_mapping else None
