@@ -127,8 +127,9 @@ def _fit(
         quantized=job.quantized,
     )
     low = card.tensors[-2].name
+    network = card.build().model  # before any patch is read: what is wrong with its options is said at once
     batches = Batches.of(job, _arrays(datasets, "train"), low)
-    model = _start(job, card, batches)
+    model = _started(network, job, batches)
     compile_model(model, job)
     held = _arrays(datasets, "valid")
     valid = PlainBatches(held, job.batch_size) if held else None
@@ -150,14 +151,13 @@ def _fit(
     state = fit(model, batches, valid, job, progress, [board])
     if resumed:
         _write_config(job)
-    del model
+    del model, network
     gc.collect()
     return card, state
 
 
-def _start(job: TrainJob, card: RunCard, batches: Batches) -> keras.Model:
-    """The network to fit, or the copy of it that rounds, with the weights to start from."""
-    model = card.build().model
+def _started(model: keras.Model, job: TrainJob, batches: Batches) -> keras.Model:
+    """The network with the weights to start from, or the copy of it that rounds."""
     some = [batches[index][0] for index in range(min(FIRST, len(batches)))]
     patches = {name: np.concatenate([batch[name] for batch in some]) for name in some[0]}
     if job.initial_weights:
