@@ -1,7 +1,7 @@
 """One contender of `make bench`, alone in a process: `contender.py SPEC PIXELS`, asked by a `timing.Worker`.
 
 SPEC (JSON): ``kind`` (a function below), ``threads``, and what the kind needs. PIXELS: .npz of reflectance by band.
-Asked with ``{"tile": side or null}`` it sharpens the pixels.
+Asked with ``{"tile": side or null}`` it sharpens the pixels, with ``"part": side`` as well a corner of them.
 """
 
 from __future__ import annotations
@@ -107,7 +107,18 @@ def main(spec: dict[str, Any], pixels: str) -> None:
     with np.load(pixels) as file:
         bands = dict(file)
 
-    serve(lambda tile: sharpen(bands, tile))
+    def work(tile: int | None, part: int | None = None) -> None:
+        sharpen(corner(bands, part) if part else bands, tile)
+
+    serve(work)
+
+
+def corner(bands: Bands, side: int) -> Bands:
+    """The upper left ``side`` × ``side`` pixels of the finest bands, and the same ground of the others."""
+    whole = max(len(image) for image in bands.values())
+    return {
+        name: np.ascontiguousarray(image[(slice(side * len(image) // whole),) * 2]) for name, image in bands.items()
+    }
 
 
 if __name__ == "__main__":

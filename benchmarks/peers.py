@@ -27,8 +27,9 @@ TIMED = ("float32", "int8")
 SIZED = "AESR-sized"
 SIZED_OPTIONS = {"blocks": 6, "features": 100}
 """1.1 million parameters whose trunk runs at 10 m."""
-SIDES: tuple[int | None, ...] = (None, 120, 240, 360)
-"""Sides of tiles that are tried, in 10 m pixels, where they fit the image; None: the code's own choice."""
+OUR_SIDES: tuple[int | None, ...] = (None,)
+THEIR_SIDES: tuple[int | None, ...] = (None, 120, 240, 360)
+"""Sides of tiles that are tried, in 10 m pixels; None: what our code chooses, for ours as users get it."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,18 @@ def contenders(task: str, models: list[str], threads: int, say: Any) -> list[Con
             continue
         for precision in [file.precision for file in card.files if file.precision in TIMED]:
             spec = {"kind": "onnx", "folder": str(find_model(name)), "precision": precision, "threads": threads}
-            rows.append(_row(f"{card.name}, {precision}", "ours", spec, SIDES, card, (name, precision)))
+            rows.append(_row(f"{card.name}, {precision}", "ours", spec, OUR_SIDES, card, (name, precision)))
     folders = published(task, say)
     dsen2 = folders.get("as stored") or random_weights(task, f"dsen2_{task}_random", {})
     card = read_card(dsen2)
     scored = (str(dsen2), "float32") if folders else None
     spec = {"kind": "onnx", "folder": str(dsen2), "precision": "float32", "threads": threads}
-    rows.append(_row(REFERENCE, "dsen2", spec, SIDES, card, scored))
+    rows.append(_row(REFERENCE, "dsen2", spec, THEIR_SIDES, card, scored))
     if folders:
         transposed = (str(folders["transposed"]), "float32")
         rows.append(Contender(TRANSPOSED, "dsen2", None, scored=transposed, like=REFERENCE))
     spec = {"kind": "tensorflow", "folder": str(dsen2), "threads": threads}
-    rows.append(_row("DSen2, TensorFlow", "dsen2", spec, SIDES, card, None))
+    rows.append(_row("DSen2, TensorFlow", "dsen2", spec, THEIR_SIDES, card, None))
     if PACKAGE_PYTHON.is_file() and not PACKAGE_REASON.exists():
         spec = {"kind": "package", "task": task, "threads": threads}
         rows.append(Contender(f"DSen2, {PEER}", "dsen2", spec, python=PACKAGE_PYTHON))
@@ -85,7 +86,7 @@ def contenders(task: str, models: list[str], threads: int, say: Any) -> list[Con
         say(f"{PEER} is left out: {reason}")
     sized = random_weights(task, f"sized_{task}", SIZED_OPTIONS)
     spec = {"kind": "onnx", "folder": str(sized), "precision": "float32", "threads": threads}
-    rows.append(_row(f"{SIZED}, random weights", "sized", spec, SIDES, read_card(sized), None))
+    rows.append(_row(f"{SIZED}, random weights", "sized", spec, THEIR_SIDES, read_card(sized), None))
     tensor = card.inputs[-1]
     spec = {"kind": "bicubic", "bands": tensor.bands, "factor": tensor.coarser()}
     rows.append(Contender("bicubic", "bicubic", spec, scored=("bicubic", "")))
