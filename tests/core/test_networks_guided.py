@@ -22,12 +22,19 @@ def bands(size: int, count: int, seed: int) -> np.ndarray:
     return upsample(rough, 4, "bilinear")
 
 
-def detail(fine: np.ndarray, low: np.ndarray, factor: int, guides: list[list[int]]) -> np.ndarray:
+def detail(
+    fine: np.ndarray, low: np.ndarray, factor: int, guides: list[list[int]], own_ridge: bool = False
+) -> np.ndarray:
     """(g, H, W), (c, h, w) → (c, H, W)."""
     planes = places(ToPlanes(factor)(keras.ops.convert_to_tensor(fine.transpose(1, 2, 0)[None])), factor)
     means = sum(planes[1:], planes[0]) / len(planes)
     found = guided_detail(
-        planes, means, keras.ops.convert_to_tensor(low[None]), guides, lambda image: bilinear(image, factor)
+        planes,
+        means,
+        keras.ops.convert_to_tensor(low[None]),
+        guides,
+        lambda image: bilinear(image, factor),
+        own_ridge=own_ridge,
     )
     return np.asarray(FromPlanes(factor)(keras.ops.concatenate(found, axis=1)))[0].transpose(2, 0, 1)
 
@@ -54,16 +61,18 @@ def test_any_number_of_guides() -> None:
     assert all_five < 0.03 * before < 0.3 * before < three
 
 
-def test_slopes_are_those_of_a_ridge_regression() -> None:
+@pytest.mark.parametrize("own_ridge", [False, True])
+def test_slopes_are_those_of_a_ridge_regression(own_ridge: bool) -> None:
     fine, low = bands(48, 3, 6), bands(8, 1, 7)
-    found = detail(fine, low, 6, [[0, 1, 2]])  # the square covers the whole image in its middle pixels
+    found = detail(fine, low, 6, [[0, 1, 2]], own_ridge)  # the square covers the whole image in its middle pixels
     coarse = fine.reshape(3, 8, 6, 8, 6).mean(axis=(2, 4))
     rows = slice(0, 8)  # pixel (3, 3) sees rows and columns -2 … 8 of the coarse grid: all of them
     x = coarse[:, rows, rows].reshape(3, -1).astype(np.float64)
     y = low[0, rows, rows].ravel().astype(np.float64)
     x, y = x - x.mean(axis=1, keepdims=True), y - y.mean()
     square = x @ x.T / y.size
-    square += (1e-8 + 1e-3 * np.trace(square) / 3) * np.eye(3)
+    share = np.diag(square) if own_ridge else np.trace(square) / 3
+    square += np.diag(1e-8 + 1e-3 * share * np.ones(3))
     slopes = np.linalg.solve(square, x @ y / y.size)
     expected = np.tensordot(slopes, fine - upsample(coarse, 6, "bilinear"), 1)
     # Halfway between pixels (3, 3) and (4, 4) both slopes are those of the whole image.
@@ -87,20 +96,53 @@ def test_flat_ground_has_no_detail() -> None:
     assert np.abs(detail(fine, low, 6, [[0]])).max() < 2e-4
 
 
-@pytest.mark.parametrize("guides", [[[0, 1], [3]], [[0, 1, 4], [3, 7, 8]]])
-def test_the_untrained_network_starts_from_it(guides: list[list[int]]) -> None:
+def started(guides: list[list[int]], images: list[np.ndarray], **options: object) -> np.ndarray:
+    """What the network for the 60 m bands gives before its trunk adds anything, reflectance (2, H, W)."""
     spec = element_spec({"input_10m": 4, "input_20m": 6, "input_60m": 2}, {"target": 2})
-    options = {"blocks": 1, "features": 8, "guides": guides}
-    network = build_network("coarsenet", spec, options)
+    network = build_network("coarsenet", spec, {"blocks": 1, "features": 8, "guides": guides, **options})
     layer = network.model.get_layer("last")
     layer.set_weights([np.zeros_like(weight) for weight in layer.get_weights()])
-    fine, middle = bands(96, 4, 3), bands(48, 6, 4)
-    low = degrade(np.stack([0.9 * fine[0], 0.2 * fine[3]]), 6, 0.0)
+    if "guide_kernel" in options:
+        layer = network.model.get_layer("guide_filter")
+        kernel = layer.get_weights()[0]
+        assert kernel.sum() == 2
+        layer.set_weights([kernel * KERNEL])
     inputs = {
         name: (image * 1e4).transpose(1, 2, 0)[None]
-        for name, image in (("input_10m", fine), ("input_20m", middle), ("input_60m", low))
+        for name, image in zip(("input_10m", "input_20m", "input_60m"), images, strict=True)
     }
-    output = np.asarray(network.model.predict_on_batch(inputs)["sharpened"])[0].transpose(2, 0, 1) * 1e-4
-    every = np.concatenate([fine, upsample(middle, 2, "bilinear")])
-    expected = upsample(low, 6, "bilinear") + detail(every, low, 6, guides)
+    output = np.asarray(network.model.predict_on_batch(inputs)["sharpened"])
+    return output[0].transpose(2, 0, 1) * 1e-4
+
+
+KERNEL = 0.5
+"""What the filter of the detail is set to in its middle."""
+
+
+@pytest.mark.parametrize("guides", [[[0, 1], [3]], [[0, 1, 4], [3, 7, 8]]])
+@pytest.mark.parametrize("options", [{}, {"guide_kernel": 3}])
+def test_the_untrained_network_starts_from_it(guides: list[list[int]], options: dict[str, object]) -> None:
+    fine, middle = bands(96, 4, 3), bands(48, 6, 4)
+    low = degrade(np.stack([0.9 * fine[0], 0.2 * fine[3]]), 6, 0.0)
+    output = started(guides, [fine, middle, low], **options)
+    sharp = upsample(middle, 2, "bilinear") + detail(fine, middle, 2, [[0, 1, 2, 3]] * 6)
+    # Where the 20 m bands are known, the guides are they, not what they have been sharpened to.
+    known = np.concatenate([degrade(fine, 6, 0.0), degrade(middle, 3, 0.0)])
+    every = np.concatenate([fine, sharp])
+    planes = places(ToPlanes(6)(keras.ops.convert_to_tensor(every.transpose(1, 2, 0)[None])), 6)
+    means, coarse = (keras.ops.convert_to_tensor(image[None]) for image in (known, low))
+    found = guided_detail(planes, means, coarse, guides, lambda image: bilinear(image, 6), own_ridge=True)
+    added = np.asarray(FromPlanes(6)(keras.ops.concatenate(found, axis=1)))[0].transpose(2, 0, 1)
+    expected = upsample(low, 6, "bilinear") + (KERNEL if options else 1) * added
     np.testing.assert_allclose(output, expected, atol=1e-5)
+
+
+def test_a_band_that_follows_a_20_m_band_is_restored() -> None:
+    """Although that is itself only as sharp as the 10 m bands make it."""
+    fine = bands(96, 4, 8)
+    middle = np.stack([degrade(weight * fine[1] + fine[2], 2, 0.0) for weight in np.linspace(0.2, 1.2, 6)])
+    truth = np.stack([fine[0], 0.7 * (0.8 * fine[1] + fine[2]) + 0.02])  # 0.7 times the fourth 20 m band
+    low = degrade(truth, 6, 0.0)
+    output = started([[0], [7]], [fine, middle, low])
+    before = np.abs(upsample(low, 6, "bilinear") - truth)[1].mean()
+    assert np.abs(output - truth)[1].mean() < 0.03 * before

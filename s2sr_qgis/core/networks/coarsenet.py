@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from .base import ElementSpec, ModelBase
-from .guided import RADIUS, guided_detail
+from .guided import RADIUS, guided_detail, taken
 from .layers import FromPlanes, LocalMean, ToCoarserGrid, ToFinerGrid, ToPlanes, bilinear, places
 
 FLOOR = 4e-4
@@ -130,15 +131,21 @@ class CoarseNet(DetailNet):
     ``guides``: for each band of the target the channels of ``input_10m`` (and, for the 60 m task, behind them those of
     ``input_20m``) whose detail it gets by local regression before the network adds its own (see `guided`). What can be
     measured in the scene then need not be learned. ``guide_radius``: of the squares that it is measured in, in pixels
-    of the target's band.
+    of the target's band. ``guide_kernel``: side of a filter of each band that this detail goes through, learnt: the
+    guides are sharper than what the band's own optics would show at their resolution, the 60 m bands above all.
     """
 
     coarseness = 2
 
     def __init__(
-        self, spec: ElementSpec, guides: list[list[int]] | None = None, guide_radius: int = RADIUS, **kwargs: Any
+        self,
+        spec: ElementSpec,
+        guides: list[list[int]] | None = None,
+        guide_radius: int = RADIUS,
+        guide_kernel: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        self.guides, self.guide_radius = guides, guide_radius
+        self.guides, self.guide_radius, self.guide_kernel = guides, guide_radius, guide_kernel
         super().__init__(spec, **kwargs)
 
     def get_outputs(self, normalized_inputs: dict[str, Any]) -> dict[str, Any]:
@@ -153,19 +160,39 @@ class CoarseNet(DetailNet):
             coarse.append(_on_20m(low))
             base = _in_20m(low)
             if self.guides:
-                every = [ops.concatenate([*pair], axis=1) for pair in zip(inside, bilinear(middle, 2), strict=True)]
-                on_20m = sum(every[1:], every[0]) / len(every)
-                means = places(ToCoarserGrid(1, **EXACT)(on_20m), 3)
-                means_60m = sum(means[1:], means[0]) / len(means)
-                guided = guided_detail(every, means_60m, low, self.guides, _in_20m, self.guide_radius)
+                guided = self._guided_60m(self.guides, inside, fine_mean, middle, low)
         else:
             base = _in_10m(middle)
             if self.guides:
                 guided = guided_detail(inside, fine_mean, middle, self.guides, _in_10m, self.guide_radius)
+        if guided and self.guide_kernel:
+            guided = _filtered(guided, self.guide_kernel)
         bands = ops.concatenate(coarse, axis=1)
         mean, contrast = self.statistics(bands)
         seen = [bands - mean, *(place - fine_mean for place in inside)]
         return self.add_detail(base, seen, mean, contrast, guided)
+
+    def _guided_60m(
+        self, guides: list[list[int]], inside: list[Any], fine_mean: Any, middle: Any, low: Any
+    ) -> list[Any]:
+        """Detail of the 60 m bands from the 10 m bands, and from 20 m bands that got theirs from the 10 m bands."""
+        fine = fine_mean.shape[1]
+        used = sorted({channel - fine for each in guides for channel in each if channel >= fine})
+        places_10m, on_20m = inside, fine_mean
+        if used:
+            # As they are, smoother at 10 m than in their own pixels, they would lead the regression astray.
+            bands = taken(middle, used)
+            detail = guided_detail(
+                inside, fine_mean, bands, [list(range(fine))] * len(used), _in_10m, self.guide_radius
+            )
+            sharp = [base + added for base, added in zip(_in_10m(bands), detail, strict=True)]
+            places_10m = [ops.concatenate([*pair], axis=1) for pair in zip(inside, sharp, strict=True)]
+            on_20m = ops.concatenate([fine_mean, bands], axis=1)
+        order = [*range(fine), *(fine + channel for channel in used)]
+        own = [[order.index(channel) for channel in each] for each in guides]
+        means = places(ToCoarserGrid(1, **EXACT)(on_20m), 3)
+        means_60m = sum(means[1:], means[0]) / len(means)
+        return guided_detail(places_10m, means_60m, low, own, _in_20m, self.guide_radius, own_ridge=True)
 
 
 def _in_10m(planes: Any) -> list[Any]:
@@ -185,6 +212,23 @@ def _in_20m(planes: Any) -> list[Any]:
     bilinear interpolation change.
     """
     return bilinear(_on_20m(planes), 2)
+
+
+def _filtered(guided: list[Any], side: int) -> list[Any]:
+    """Planes of the four places through a learnt filter of the 10 m pixels, one for each band."""
+    bands = guided[0].shape[1]
+    image = FromPlanes(2, **EXACT)(ops.concatenate(guided, axis=1))
+    start = keras.initializers.Constant(_unit(side, bands))
+    blurred = keras.layers.DepthwiseConv2D(
+        side, padding="same", use_bias=False, depthwise_initializer=start, name="guide_filter", **EXACT
+    )(image)
+    return places(ToPlanes(2, **EXACT)(blurred), 2)
+
+
+def _unit(side: int, bands: int) -> Any:
+    kernel = np.zeros((side, side, bands, 1), np.float32)
+    kernel[side // 2, side // 2] = 1.0
+    return kernel
 
 
 def conv3(features: int, tensor: Any, name: str, initializer: Any = "he_normal") -> Any:

@@ -33,6 +33,8 @@ def guided_detail(
     guides: Sequence[Sequence[int]],
     up: Callable[[Any], list[Any]],
     radius: int = RADIUS,
+    *,
+    own_ridge: bool = False,
 ) -> list[Any]:
     """Detail of each coarse band from its guides, as planes (see `layers`), on the grid and the places of ``fine``.
 
@@ -43,13 +45,17 @@ def guided_detail(
         guides: for each of the c coarse bands the channels of ``fine`` that it follows.
         up: upsamples planes of the coarse bands' grid to the places of ``fine``.
         radius: of the square that slopes are fitted in, in pixels of the coarse bands.
+        own_ridge: share of each guide's own variance, not of all guides' mean. Visible bands vary little beside near
+            infrared and are held back most by the mean, which is right where they tell little.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for band, each in enumerate(guides):
         groups.setdefault(tuple(sorted(each)), []).append(band)
     # Bands of the same guides are solved together, and all slopes upsampled at once: the graph is a tenth as large.
     slopes = [
-        slope for own, bands in groups.items() for slope in _slopes(_taken(coarse, own), _taken(low, bands), radius)
+        slope
+        for own, bands in groups.items()
+        for slope in _slopes(taken(coarse, own), taken(low, bands), radius, own_ridge)
     ]
     finer = up(ops.concatenate([coarse, *slopes], axis=1))
     return [_at_place(place, planes, groups) for place, planes in zip(fine, finer, strict=True)]
@@ -71,7 +77,7 @@ def _at_place(fine: Any, planes: Any, groups: dict[tuple[int, ...], list[int]]) 
     return ops.concatenate([found[band] for band in range(len(found))], axis=1)
 
 
-def _taken(planes: Any, chosen: Sequence[int]) -> Any:
+def taken(planes: Any, chosen: Sequence[int]) -> Any:
     """Some of the planes, in the order given."""
     return ops.concatenate([_one(planes, channel) for channel in chosen], axis=1)
 
@@ -80,7 +86,7 @@ def _one(planes: Any, channel: int) -> Any:
     return planes[:, channel : channel + 1]
 
 
-def _slopes(guides: Any, bands: Any, radius: int) -> list[Any]:
+def _slopes(guides: Any, bands: Any, radius: int, own_ridge: bool) -> list[Any]:
     """For each guide the slopes of all bands on it, (n, bands, h, w), from squares of the coarse grid."""
     count, targets = guides.shape[1], bands.shape[1]
     pairs = [(i, j) for i in range(count) for j in range(i + 1)]
@@ -97,19 +103,20 @@ def _slopes(guides: Any, bands: Any, radius: int) -> list[Any]:
     right = [
         means[:, start + i * targets : start + (i + 1) * targets] - _one(mean, i) * band_mean for i in range(count)
     ]
-    return [ops.clip(slope, -STEEPEST, STEEPEST) for slope in _solve(_cholesky(square), right)]
+    return [ops.clip(slope, -STEEPEST, STEEPEST) for slope in _solve(_cholesky(square, own_ridge), right)]
 
 
-def _cholesky(square: list[list[Any]]) -> list[list[Any]]:
+def _cholesky(square: list[list[Any]], own_ridge: bool) -> list[list[Any]]:
     """The triangle of the guides' covariance matrix plus the ridge, in every pixel.
 
     Written out, so that it exports and runs everywhere. ``square``: the matrix' lower triangle, each (n, 1, h, w).
     """
-    size = len(square)
-    ridge = NOISE + RIDGE * sum((square[i][i] for i in range(1, size)), square[0][0]) / size
+    variances = [row[-1] for row in square]
+    mean = sum(variances[1:], variances[0]) / len(square)
     lower: list[list[Any]] = []
-    for i in range(size):
+    for i, variance in enumerate(variances):
         row: list[Any] = []
+        ridge = NOISE + RIDGE * (variance if own_ridge else mean)
         for j in range(i):
             row.append((square[i][j] - _dot(row, lower[j][:j])) / lower[j][j])
         pivot = square[i][i] + ridge - _dot(row, row)
