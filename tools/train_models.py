@@ -1,7 +1,8 @@
 """`make models`: train the bundled models again from their recipes (`tools/recipes`) and the training scenes.
 
-Each recipe names teachers (jobs of `import_dsen2`), datasets (jobs of `create_sharpening_dataset`) and stages (jobs of
-`train`, each starting from the weights of the one before), and may have options of the export. One that ``starts_from``
+Each recipe names teachers (jobs of `import_dsen2`), datasets (jobs of `create_sharpening_dataset`; ``soften``: see
+`soften.py`) and stages (jobs of `train`, each starting from the weights of the one before), and may have options of the
+export. One that ``starts_from``
 another recipe begins with that one's last run, and finds its datasets there. The result goes to
 `s2sr_qgis/models/NAME`, the work to `build/models/NAME`; what is there already is not made again. Training runs under
 whatever backend KERAS_BACKEND names; the export needs TensorFlow. The card gets the recipe, and the figures of
@@ -21,6 +22,7 @@ from statistics import mean
 from typing import Any
 
 import yaml
+from soften import soften
 
 from s2sr_qgis.core.inference.card import read_card, write_card
 
@@ -57,7 +59,11 @@ def main() -> int:
             if "teacher" in job:
                 job = {**job, "teacher": str(teachers[job["teacher"]])}
             if not (work / key).exists():
-                run({"job": "create_sharpening_dataset", "output": str(work / key), **dataset(job, options.data)}, work)
+                job = dataset(job, options.data)
+                if kernels := job.pop("soften", None):
+                    soft = work / f"{key}_soft"
+                    job["scenes"] = [str(soft if soft.is_dir() else soften(Path(job["scenes"][0]), kernels, soft))]
+                run({"job": "create_sharpening_dataset", "output": str(work / key), **job}, work)
         weights = sorted(source.glob("run*"), key=lambda run: int(run.name[3:]))[-1] if source else None
         for number, stage in enumerate(recipe["stages"]):
             folder = work / f"run{number}"
