@@ -138,14 +138,16 @@ def test_best_weights_are_the_running_mean(run20) -> None:
 
 
 def test_random_relations_keep_the_pair_true(dataset60) -> None:
-    """What is added to the target is a mixture of the fine bands, and its means are added to the coarse ones."""
+    """What is added to the target is a mixture of the fine bands as optics show it, its means to the coarse ones."""
     from s2sr_qgis.core.dataset.card import TARGET, read_dataset
-    from s2sr_qgis.core.training.batches import related
+    from s2sr_qgis.core.training.batches import OPTICS, related, softened
 
+    assert OPTICS.sum() == pytest.approx(1)
     batch = {name: np.asarray(array[:3]) for name, array in read_dataset(dataset60).arrays("train").items()}
     batch = {name: np.concatenate([array] * 4) for name, array in batch.items()}
     found = related(batch, "input_60m", 0.3, np.random.default_rng(4))
-    added, fine = found[TARGET] - batch[TARGET], batch["input_10m"]
+    added, fine = found[TARGET] - batch[TARGET], softened(softened(batch["input_10m"], 1), 2)
+    assert fine.std() < 0.99 * batch["input_10m"].std()
     n, h, w, bands = added.shape
     means = added.reshape(n, h // 6, 6, w // 6, 6, bands).mean(axis=(2, 4))
     np.testing.assert_allclose(found["input_60m"] - batch["input_60m"], means, atol=0.05)

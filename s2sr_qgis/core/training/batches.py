@@ -20,6 +20,10 @@ Arrays = dict[str, npt.NDArray[np.float32]]
 SMALLEST_DETAIL = 2.0
 """Floor (DN) of a patch's mean absolute detail, so that flat water does not outweigh everything else."""
 
+OPTICS = np.array([-0.03, 0.147, 0.766, 0.147, -0.03], np.float32)
+"""Along each axis, what the optics of a coarse band leave of detail that a fine one shows, in pixels of the target:
+amplitudes of 0.83 at a quarter of a cycle a pixel, 0.41 at half of one, as `benchmarks/optics.py` finds."""
+
 CHUNK = 256
 """Patches looked at at once where they are read from files."""
 
@@ -172,10 +176,10 @@ class Batches(keras.utils.PyDataset):
 def related(batch: Arrays, low: str, sigma: float, rng: np.random.Generator) -> Arrays:
     """Half of the batch with other relations between its bands: random shares of the fine bands go into the target's.
 
-    The same shares of their means go to the low-resolution input ``low``, so the pair stays true. What a network learns
-    by heart of how coarse bands follow fine ones in the scenes of its training is then of no use; it has to look it up
-    in the patch itself; half of the patches stay as they are, because real relations are worth knowing too. Nothing
-    changes where no input is as fine as the target.
+    They are as soft as a coarse band's optics would show them, and their means go to the low-resolution input ``low``,
+    so the pair stays true. What a network learns by heart of how coarse bands follow fine ones in the scenes of its
+    training is then of no use; it has to look it up in the patch itself; half of the patches stay as they are, because
+    real relations are worth knowing too. Nothing changes where no input is as fine as the target.
     """
     target = batch[TARGET]
     alike = [array for name, array in batch.items() if name != TARGET and array.shape[:3] == target.shape[:3]]
@@ -186,9 +190,19 @@ def related(batch: Arrays, low: str, sigma: float, rng: np.random.Generator) -> 
     shares = rng.normal(0.0, sigma, (n, 1, fine.shape[-1], bands)).astype(np.float32)
     shares *= rng.integers(0, 2, (n, 1, 1, 1), dtype=np.int64).astype(np.float32)
     added = (fine.reshape(n, h * w, -1)[:, None] @ shares).reshape(n, h, w, bands)
+    for axis in (1, 2):
+        added = softened(added, axis)
     factor = h // batch[low].shape[1]
     means = added.reshape(n, h // factor, factor, w // factor, factor, bands).mean(axis=(2, 4))
     return {**batch, TARGET: target + added, low: batch[low] + means}
+
+
+def softened(images: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.float32]:
+    """Images filtered by `OPTICS` along an axis, edges repeated."""
+    reach = len(OPTICS) // 2
+    padded = np.pad(images, [(reach, reach) if one == axis else (0, 0) for one in range(images.ndim)], mode="edge")
+    parts = (np.take(padded, range(k, k + images.shape[axis]), axis) * tap for k, tap in enumerate(OPTICS))
+    return sum(parts, np.zeros_like(images))
 
 
 def turn(batch: Arrays, orientation: int) -> Arrays:
