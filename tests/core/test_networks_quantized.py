@@ -13,12 +13,13 @@ from s2sr_qgis.core.networks import build_network, element_spec  # noqa: E402
 from s2sr_qgis.core.networks.quantized import QuantizedConv2D, calibrate, quantized, ranges, take_back  # noqa: E402
 
 SPEC = element_spec({"input_10m": 4, "input_20m": 6}, {"target": 6})
+OPTIONS = {"blocks": 2, "features": 12, "hidden": 8, "guides": [[0, 1, 2, 3]] * 6, "guide_kernel": 3}
 
 
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(3)
-    network = build_network("coarsenet", SPEC, {"blocks": 2, "features": 12, "hidden": 8})
+    network = build_network("coarsenet", SPEC, OPTIONS)
     for layer in network.model.layers:
         if layer.get_weights():  # away from the near-zero start, so that every layer counts
             layer.set_weights(
@@ -109,8 +110,11 @@ def test_weights_come_back_from_a_file(model, copy, patches, tmp_path) -> None:
     for layer in other.layers:
         if isinstance(layer, QuantizedConv2D):
             layer.kernel.assign(layer.kernel * 0.5)
-    again = build_network("coarsenet", SPEC, {"blocks": 2, "features": 12, "hidden": 8}).model
+    again = build_network("coarsenet", SPEC, OPTIONS).model
     take_back(again, other, rounded=False)
+    np.testing.assert_array_equal(
+        again.get_layer("guide_filter").get_weights()[0], model.get_layer("guide_filter").get_weights()[0]
+    )
     np.testing.assert_array_equal(again.get_layer("first").kernel, other.get_layer("first").kernel)
     take_back(again, other, rounded=True)
     own = ranges(other)["first"]

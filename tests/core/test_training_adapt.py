@@ -229,7 +229,8 @@ def test_bad_inputs_are_one_sentence(model, scene, tmp_path) -> None:
 def test_a_network_comes_out_of_its_folder_as_it_was(tmp_path) -> None:
     from s2sr_qgis.core.training.rebuild import rebuild
 
-    folder = network_folder(tmp_path / "d", "coarsenet", "60m", {"blocks": 1, "features": 4, "context": 2})
+    options = {"blocks": 1, "features": 4, "context": 2, "guides": [[0], [3, 7]], "guide_kernel": 3}
+    folder = network_folder(tmp_path / "d", "coarsenet", "60m", options)
     card = read_card(folder)
     network = rebuild(folder, card)
     assert network.model.count_params() == card.parameters

@@ -129,6 +129,25 @@ def test_sixteen_bits_are_the_trunk_alone(calibrated) -> None:
     assert {**half, "Cast": 0} == {**plain, "Cast": 0}
 
 
+def test_the_filter_of_the_guides_stays_in_float(tmp_path) -> None:
+    from s2sr_qgis.core.networks import build_network, element_spec
+    from s2sr_qgis.core.training.export import write_onnx
+    from s2sr_qgis.core.training.half import write_float16
+
+    spec = element_spec({"input_10m": 4, "input_20m": 6}, {"target": 6})
+    options = {"blocks": 1, "features": 8, "guides": [[0, 1]] * 6, "guide_kernel": 3}
+    write_onnx(build_network("coarsenet", spec, options).model, tmp_path / "plain.onnx")
+    write_float16(tmp_path / "plain.onnx", tmp_path / "half.onnx")
+    graph = onnx.load(tmp_path / "half.onnx").graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    kernels = {
+        any(item.name == "group" and item.i > 1 for item in node.attribute): types.get(node.input[1])
+        for node in graph.node
+        if node.op_type == "Conv"
+    }
+    assert kernels == {True: onnx.TensorProto.FLOAT, False: onnx.TensorProto.FLOAT16}
+
+
 @pytest.mark.parametrize("precision", ["int8", "float16"])
 def test_tiled_equals_untiled(calibrated, precision) -> None:
     folder = calibrated[0]

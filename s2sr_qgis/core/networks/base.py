@@ -18,6 +18,7 @@ OUTPUT = "sharpened"
 """Name of every network's output."""
 
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
+FILTER = keras.layers.DepthwiseConv2D
 """The layers whose kernels hold the weights and make the work."""
 
 INFERENCE_CROPPING = (16, 32, 64, 96, 128)

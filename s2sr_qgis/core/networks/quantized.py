@@ -185,10 +185,13 @@ def quantized(model: keras.Model) -> keras.Model:
         return layer.__class__.from_config(layer.get_config())
 
     copy = keras.models.clone_model(model, clone_function=clone)
-    for layer in _convolutions(copy):
-        kernel, bias = model.get_layer(layer.name).get_weights()
-        layer.kernel.assign(kernel)
-        layer.bias.assign(bias)
+    for layer in _weighted(copy):
+        own = model.get_layer(layer.name)
+        if isinstance(layer, QuantizedConv2D):
+            layer.kernel.assign(own.kernel)
+            layer.bias.assign(own.bias)
+        else:
+            layer.set_weights(own.get_weights())
     return copy
 
 
@@ -204,15 +207,22 @@ def calibrate(copy: keras.Model, model: keras.Model, inputs: dict[str, npt.NDArr
 
 def take_back(model: keras.Model, copy: keras.Model, *, rounded: bool) -> None:
     """Give a plain network the weights of its `quantized` copy, or its biases and the kernels as it rounds them."""
-    for layer in _convolutions(copy):
+    for layer in _weighted(copy):
         own = model.get_layer(layer.name)
-        own.kernel.assign(layer.ranges().float_kernel() if rounded else layer.kernel)
-        own.bias.assign(layer.bias)
+        if isinstance(layer, QuantizedConv2D):
+            own.kernel.assign(layer.ranges().float_kernel() if rounded else layer.kernel)
+            own.bias.assign(layer.bias)
+        else:
+            own.set_weights(layer.get_weights())
 
 
 def ranges(model: keras.Model) -> dict[str, Ranges]:
     """What the exporter needs of each convolution of a trained `quantized` network, by layer name."""
     return {layer.name: layer.ranges() for layer in _convolutions(model)}
+
+
+def _weighted(model: keras.Model) -> list[Any]:
+    return [layer for layer in model.layers if layer.weights]
 
 
 def _convolutions(model: keras.Model) -> list[QuantizedConv2D]:

@@ -81,7 +81,12 @@ def drop_unused(graph: Any) -> None:
 
 def _trunk(graph: Any) -> dict[str, Any]:
     """The convolutions and what lies between them, by the name of their output."""
-    nodes = [node for node in graph.node if node.op_type in TRUNK]
+    # A filter of each channel alone is no part of the trunk: it works on reflectance.
+    nodes = [
+        node
+        for node in graph.node
+        if node.op_type in TRUNK and not any(item.name == "group" and item.i > 1 for item in node.attribute)
+    ]
     behind: set[str] = set()
     for node in nodes:
         if "Conv" in node.op_type or behind & set(node.input):

@@ -17,7 +17,7 @@ from ..dataset.card import TARGET
 from ..errors import InputError, ModelError
 from ..inference.card import ModelCard
 from ..networks import NETWORKS, build_network, element_spec
-from ..networks.base import CONVOLUTIONS
+from ..networks.base import CONVOLUTIONS, FILTER
 from .parity import PARITY, check_parity, random_patches
 from .stored import constants
 
@@ -44,17 +44,17 @@ def rebuild(folder: Path, card: ModelCard) -> Any:
         )
     except InputError as error:
         raise ModelError(f"{what}: {error}") from error
-    layers = [layer for layer in network.model.layers if isinstance(layer, CONVOLUTIONS)]
+    layers = [layer for layer in network.model.layers if isinstance(layer, (*CONVOLUTIONS, FILTER))]
     convolutions = read_convolutions(folder, card)
     found = [kernel.shape for kernel, _ in convolutions]
-    wanted = [tuple(layer.kernel.shape) for layer in layers]
+    wanted = [tuple(layer.get_weights()[0].shape) for layer in layers]
     if found != wanted:
         raise ModelError(
             f"{what}: its ONNX file has {len(found)} convolutions and the network of its card {len(wanted)}, or their "
             "shapes differ; export it again."
         )
     for layer, (kernel, bias) in zip(layers, convolutions, strict=True):
-        layer.set_weights([kernel, bias])
+        layer.set_weights([kernel, bias] if layer.use_bias else [kernel])
     difference = check_parity(network.model, folder, card, random_patches(card))
     if difference > PARITY:
         raise ModelError(
@@ -66,6 +66,8 @@ def rebuild(folder: Path, card: ModelCard) -> Any:
 
 def read_convolutions(folder: Path, card: ModelCard) -> list[tuple[Float, Float]]:
     """Kernel (height, width, in, out) and bias (out,) of each convolution of a model's float32 file, in their order.
+
+    A filter of each channel alone has (height, width, channels, 1), as Keras has it.
 
     Raises `ModelError` where there is no such file or its weights are no constants.
     """
@@ -80,6 +82,8 @@ def read_convolutions(folder: Path, card: ModelCard) -> list[tuple[Float, Float]
         for node in graph.node:
             if node.op_type == "Conv":
                 kernel = stored[node.input[1]].astype(np.float32).transpose(2, 3, 1, 0)
+                if any(item.name == "group" and item.i > 1 for item in node.attribute):
+                    kernel = kernel.transpose(0, 1, 3, 2)
                 bias = stored[node.input[2]] if len(node.input) > 2 else np.zeros(kernel.shape[-1])
                 found.append((kernel, bias.astype(np.float32)))
     except Exception as error:  # protobuf's own class is private
