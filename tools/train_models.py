@@ -2,11 +2,11 @@
 
 Each recipe names teachers (jobs of `import_dsen2`), datasets (jobs of `create_sharpening_dataset`; ``soften``: see
 `soften.py`) and stages (jobs of `train`, each starting from the weights of the one before), and may have options of the
-export. One that ``starts_from``
-another recipe begins with that one's last run, and finds its datasets there. The result goes to
-`s2sr_qgis/models/NAME`, the work to `build/models/NAME`; what is there already is not made again. Training runs under
-whatever backend KERAS_BACKEND names; the export needs TensorFlow. The card gets the recipe, and the figures of
-`benchmarks/accuracy.py` where DATA has the test scenes.
+export and ``trunk``, the share of what the trunk adds that is kept (see `shrink.py`). One that ``starts_from`` another
+recipe begins with that one's last run, and finds its datasets there. The result goes to `s2sr_qgis/models/NAME`, the
+work to `build/models/NAME`; what is there already is not made again. Training runs under whatever backend KERAS_BACKEND
+names; the export needs TensorFlow. The card gets the recipe, and the figures of `benchmarks/accuracy.py` where DATA has
+the test scenes.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ def main() -> int:
                 job["datasets"] = [str((source or work) / key) for key in stage["datasets"]]
                 run(job | ({"initial_weights": str(weights)} if weights else {}), work)
             weights = folder
+        if "trunk" in recipe:
+            subprocess.run([sys.executable, "tools/shrink.py", str(folder), str(recipe["trunk"])], check=True, cwd=ROOT)
         shutil.rmtree(work / "model", ignore_errors=True)
         export = {"job": "export", "run": str(folder), "output": str(work / "model"), "name": name}
         export |= {"title": recipe["title"], "saved_model": False, "quantize": True, **recipe.get("export", {})}

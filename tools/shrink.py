@@ -1,0 +1,38 @@
+"""`shrink.py RUN SHARE`: make what a run's trunk adds to its start smaller.
+
+A network trained on few scenes learns part of what it adds by heart. Half of it keeps most of the gain on scenes like
+those of the training, and loses less on others: weights between those before and after a fine-tuning are the more
+robust ones (Wortsman et al. 2022, doi:10.48550/arXiv.2109.01903). The weights as trained stay in the run as
+trained.weights.h5.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from s2sr_qgis.core.training.fit import BEST
+from s2sr_qgis.core.training.run_card import read_run_card
+from s2sr_qgis.core.training.train import load_network
+
+
+def main(run: Path, share: float) -> None:
+    """Scale the last convolution, once; its 8-bit ranges too."""
+    kept = run / "trained.weights.h5"
+    if kept.exists():
+        return
+    network, copy = load_network(run, read_run_card(run))
+    layer = (copy or network.model).get_layer("last")
+    for weight in (layer.kernel, layer.bias):
+        weight.assign(weight * share)
+    if copy is not None:
+        layer.output_scale.assign(layer.output_scale + np.log(share))
+    shutil.copyfile(run / BEST, kept)
+    (copy or network.model).save_weights(run / BEST)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), float(sys.argv[2]))
