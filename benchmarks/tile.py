@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="*", default=[], help="bundled names or folders; what fits by default")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="all of the processor's by default")
     parser.add_argument("--side", type=int, default=TILE, help="of the product in 10 m pixels, a multiple of 6")
+    parser.add_argument("--compression", choices=("deflate", "zstd"), default="deflate")
     parser.add_argument("--tile-size", type=int, help="side of a window; chosen by default")
     parser.add_argument("--precision", default="auto", help="variant of the models; the fastest fitting by default")
     parser.add_argument("--tall", action="store_true", help="also a product of twice the height")
@@ -76,6 +77,7 @@ def measure(product: Path, options: argparse.Namespace) -> dict[str, Any]:
             "models": options.models,
             "threads": options.threads,
             "tile_size": options.tile_size,
+            "compression": options.compression,
             "precision": options.precision,
             "device": "cpu",
         }
