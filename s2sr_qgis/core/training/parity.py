@@ -21,16 +21,20 @@ PARITY = 2e-4
 
 
 def random_patches(card: ModelCard) -> Patches:
-    """Noise in the range of reflectances, DN, as two patches of each input."""
+    """Noise of two scales in the range of reflectances, DN, as two patches of each input.
+
+    Noise of the finest pixels alone is nearly flat in the coarsest ones; what the networks measure there, variances as
+    differences of large numbers, is then little but the rounding that engines differ by.
+    """
     rng = np.random.default_rng(1)
     finest = min(tensor.resolution for tensor in card.inputs)
-    side = 16 * max(tensor.coarser(finest) for tensor in card.inputs)
-    return {
-        tensor.name: rng.uniform(
-            0, 8000, (2, side // tensor.coarser(finest), side // tensor.coarser(finest), len(tensor.bands))
-        ).astype(np.float32)
-        for tensor in card.inputs
-    }
+    coarsest = max(tensor.coarser(finest) for tensor in card.inputs)
+    patches = {}
+    for tensor in card.inputs:
+        inside = coarsest // tensor.coarser(finest)
+        ground = rng.uniform(0, 6000, (2, 16, 16, len(tensor.bands))).repeat(inside, axis=1).repeat(inside, axis=2)
+        patches[tensor.name] = (ground + rng.uniform(0, 2000, ground.shape)).astype(np.float32)
+    return patches
 
 
 def check_parity(

@@ -19,13 +19,9 @@ from ..inference.card import ModelCard
 from ..networks import NETWORKS, build_network, element_spec
 from ..networks.base import CONVOLUTIONS, FILTER
 from .parity import PARITY, check_parity, random_patches
-from .stored import constants
+from .stored import by_channel, constants
 
 Float = NDArray[np.float32]
-
-REBUILT = 5 * PARITY
-"""Largest difference (reflectance) from the file: on random patches the regression's sums differ by more than at the
-export, and another network by far more."""
 
 
 def rebuild(folder: Path, card: ModelCard) -> Any:
@@ -60,10 +56,10 @@ def rebuild(folder: Path, card: ModelCard) -> Any:
     for layer, (kernel, bias) in zip(layers, convolutions, strict=True):
         layer.set_weights([kernel, bias] if layer.use_bias else [kernel])
     difference = check_parity(network.model, folder, card, random_patches(card))
-    if difference > REBUILT:
+    if difference > PARITY:
         raise ModelError(
             f"{what}: rebuilt from its card it differs from its ONNX file by {difference:.2g} in reflectance (at most "
-            f"{REBUILT:g} is allowed); export it again."
+            f"{PARITY:g} is allowed); export it again."
         )
     return network
 
@@ -86,7 +82,7 @@ def read_convolutions(folder: Path, card: ModelCard) -> list[tuple[Float, Float]
         for node in graph.node:
             if node.op_type == "Conv":
                 kernel = stored[node.input[1]].astype(np.float32).transpose(2, 3, 1, 0)
-                if any(item.name == "group" and item.i > 1 for item in node.attribute):
+                if by_channel(node):
                     kernel = kernel.transpose(0, 1, 3, 2)
                 bias = stored[node.input[2]] if len(node.input) > 2 else np.zeros(kernel.shape[-1])
                 found.append((kernel, bias.astype(np.float32)))
