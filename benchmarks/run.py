@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -22,10 +21,11 @@ from typing import Any
 
 import accuracy
 import numpy as np
+from mosaic import mirrored
 from peers import REFERENCE, Contender, contenders
 from rich.console import Console
 from rich.table import Table
-from timing import REPETITIONS, ROOT, SAMPLE, Worker, in_turn, ratio, shown, spread
+from timing import REPETITIONS, ROOT, SAMPLE, Worker, in_turn, machine, ratio, shown, spread
 
 from s2sr_qgis.core.inference.card import read_card
 from s2sr_qgis.core.inference.model import bundled_models, find_model
@@ -72,9 +72,10 @@ def main() -> int:
         figures[task] = rows
         console.print(table(task, rows, options))
     if options.json:
-        machine = {"processor": platform.processor() or platform.machine(), "threads": options.threads}
-        setting = {"side": options.side, "scene": options.scene, "pairs": options.pairs}
-        options.json.write_text(json.dumps({**machine, **setting, "tasks": figures}, indent=2) + "\n", encoding="utf-8")
+        setting = {"threads": options.threads, "side": options.side, "scene": options.scene, "pairs": options.pairs}
+        options.json.write_text(
+            json.dumps({**machine(), **setting, "tasks": figures}, indent=2) + "\n", encoding="utf-8"
+        )
     if any(row["rmse"] for rows in figures.values() for row in rows):
         import curve
 
@@ -160,7 +161,7 @@ def mosaic(source: str, names: list[str], side: int) -> dict[str, np.ndarray]:
         bands = {}
         for name in names:
             image, n = pixels.data[name], side * 10 // scene.bands[name].resolution
-            bands[name] = np.pad(image, [(0, max(n - length, 0)) for length in image.shape], "symmetric")[:n, :n]
+            bands[name] = mirrored(image, n, n)
     return bands
 
 

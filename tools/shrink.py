@@ -8,7 +8,6 @@ trained.weights.h5.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -30,8 +29,10 @@ def main(run: Path, share: float) -> None:
         weight.assign(weight * share)
     if copy is not None:
         layer.output_scale.assign(layer.output_scale + np.log(share))
-    shutil.copyfile(run / BEST, kept)
-    (copy or network.model).save_weights(run / BEST)
+    part = run / "shrunk.weights.h5"
+    (copy or network.model).save_weights(part)
+    (run / BEST).replace(kept)
+    part.replace(run / BEST)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,22 @@ import numpy as np
 import rasterio
 from scipy.ndimage import convolve
 
+from s2sr_qgis.core.raster.writer import atomic
+
 
 def soften(scene: Path, kernels: dict[str, list[list[float]]], output: Path) -> Path:
-    """Copy a folder of single-band files, those whose names end in a key of ``kernels`` filtered by it (sum 1)."""
-    part = output.with_name(f"{output.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    """Copy a folder of single-band files, those whose names end in a key of ``kernels`` filtered by it (sum 1).
+
+    One that is there already is not made again.
+    """
+    if output.is_dir():
+        return output
+    with atomic(output, folder=True) as part:
+        _copy(scene, kernels, part)
+    return output
+
+
+def _copy(scene: Path, kernels: dict[str, list[list[float]]], part: Path) -> None:
     for path in sorted(path for path in scene.iterdir() if path.suffix.lower() in (".jp2", ".tif")):
         kernel = next((np.array(rows) for band, rows in kernels.items() if path.stem.endswith(band)), None)
         if kernel is None:
@@ -31,5 +41,3 @@ def soften(scene: Path, kernels: dict[str, list[list[float]]], output: Path) -> 
         profile = {key: profile[key] for key in ("width", "height", "count", "dtype", "crs", "transform", "nodata")}
         with rasterio.open(part / f"{path.stem}.tif", "w", driver="GTiff", **profile) as dataset:
             dataset.write(np.where(numbers == 0, 0, soft).astype(numbers.dtype), 1)
-    part.rename(output)
-    return output

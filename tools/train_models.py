@@ -62,7 +62,10 @@ def main() -> int:
                 job = dataset(job, options.data)
                 if kernels := job.pop("soften", None):
                     soft = work / f"{key}_soft"
-                    job["scenes"] = [str(soft if soft.is_dir() else soften(Path(job["scenes"][0]), kernels, soft))]
+                    soft.mkdir(exist_ok=True)
+                    job["scenes"] = [
+                        str(soften(Path(scene), kernels, soft / Path(scene).name)) for scene in job["scenes"]
+                    ]
                 run({"job": "create_sharpening_dataset", "output": str(work / key), **job}, work)
         weights = sorted(source.glob("run*"), key=lambda run: int(run.name[3:]))[-1] if source else None
         for number, stage in enumerate(recipe["stages"]):

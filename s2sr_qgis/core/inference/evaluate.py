@@ -21,6 +21,7 @@ from ..errors import InputError, ModelError
 from ..jobs import EvaluateJob
 from ..progress import Progress
 from ..raster.grid import Grid, Window
+from ..raster.image import GDAL_CACHE
 from ..raster.resample import upsample
 from ..raster.tiles import crop, fill
 from ..raster.writer import atomic, check_target
@@ -54,8 +55,6 @@ MEASURES: Sequence[str] = ()
 WAYS = ("model", "bicubic")
 """What is compared with the original bands, as in the figures."""
 
-CACHE = 256 * 2**20
-"""Bytes that GDAL may keep of what it has read; its own bound is a share of the machine's memory."""
 
 SPLINE_REACH = 12
 """Coarse pixels that bicubic interpolation depends on, beyond 1e-6 of their values."""
@@ -80,7 +79,7 @@ def evaluate(job: EvaluateJob, progress: Progress) -> dict[str, Any]:
             f"The model {card.name} needs a finer sensor's image to be compared with, not a scene; the figures of its "
             "test pairs are in its card."
         )
-    with rasterio.Env(GDAL_CACHEMAX=CACHE), open_scene(job.scene, job.scene_options) as scene:
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE), open_scene(job.scene, job.scene_options) as scene:
         for warning in scene.warnings:
             progress.log(warning, "warning")
         check_bands(card, scene.bands)

@@ -18,8 +18,10 @@ OUTPUT = "sharpened"
 """Name of every network's output."""
 
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
-FILTER = keras.layers.DepthwiseConv2D
 """The layers whose kernels hold the weights and make the work."""
+
+FILTER = keras.layers.DepthwiseConv2D
+"""A filter of each channel alone: few weights, little work, and not of the trunk."""
 
 INFERENCE_CROPPING = (16, 32, 64, 96, 128)
 """Pixels cut off each side in the additional outputs, as in OTBTF."""

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from .base import ElementSpec, ModelBase
+from .base import OUTPUT, ElementSpec, ModelBase
 from .guided import RADIUS, guided_detail, taken
 from .layers import FromPlanes, LocalMean, ToCoarserGrid, ToFinerGrid, ToPlanes, bilinear, places
 
@@ -19,9 +19,6 @@ FLOOR = 4e-4
 
 EXACT: dict[str, Any] = {"dtype": "float32"}
 """For statistics and the final sum under mixed precision too: they carry the reflectance itself."""
-
-FACTORS = {"input_10m": 1, "input_20m": 2, "input_60m": 6}
-"""How many 10 m pixels one pixel of each tensor spans."""
 
 
 @keras.saving.register_keras_serializable("s2sr")
@@ -111,7 +108,7 @@ class DetailNet(ModelBase):
         factor = math.isqrt(len(base))
         start = [one + other for one, other in zip(base, guided, strict=True)] if guided else base
         total = FromPlanes(factor, **EXACT)(ops.concatenate(start, axis=1) + detail)
-        return {"sharpened": keras.layers.Rescaling(1e4, name="sharpened", **EXACT)(total)}
+        return {OUTPUT: keras.layers.Rescaling(1e4, name=OUTPUT, **EXACT)(total)}
 
     def trunk(self, shown: Any, channels: int) -> Any:
         """All convolutions: what the network sees → so many channels of detail, both (n, h, w, c) of one grid."""

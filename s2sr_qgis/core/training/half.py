@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .stored import by_channel
+
 TRUNK = ("Conv", "ConvTranspose", "Relu", "PRelu", "Add", "Mul", "Transpose", "DepthToSpace")
 """Operations that lose nothing to speak of in 16 bits, and take tensors of numbers alone."""
 
@@ -82,11 +84,7 @@ def drop_unused(graph: Any) -> None:
 def _trunk(graph: Any) -> dict[str, Any]:
     """The convolutions and what lies between them, by the name of their output."""
     # A filter of each channel alone is no part of the trunk: it works on reflectance.
-    nodes = [
-        node
-        for node in graph.node
-        if node.op_type in TRUNK and not any(item.name == "group" and item.i > 1 for item in node.attribute)
-    ]
+    nodes = [node for node in graph.node if node.op_type in TRUNK and not by_channel(node)]
     behind: set[str] = set()
     for node in nodes:
         if "Conv" in node.op_type or behind & set(node.input):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..networks.quantized import LEVELS, SIGNED_ZERO, Ranges
+from ..networks.quantized import LARGEST_WEIGHT, LEVELS, SIGNED_ZERO, Ranges
 from .half import drop_unused
 
 Array = npt.NDArray[Any]
@@ -144,7 +144,9 @@ class Rewriter:
         self._convolve(node, f"{target}_low_exact", low, 1 / LEVELS, kernel, per_step, np.zeros_like(bias))
         # Remainders are spread evenly over one step, and independent of each other.
         deviation = np.sqrt(np.square(kernel, dtype=np.float64).sum(axis=(1, 2, 3)) / 12) * per_step
-        self._pair(f"{target}_low_exact", f"{target}_low", SIGMAS * float(deviation.max()) / 127, SIGNED_ZERO)
+        self._pair(
+            f"{target}_low_exact", f"{target}_low", SIGMAS * float(deviation.max()) / LARGEST_WEIGHT, SIGNED_ZERO
+        )
         total = f"{target}_exact" if self.sums else target
         self._add("Add", [f"{target}_high", f"{target}_low"], total)
         if self.sums:

@@ -50,6 +50,11 @@ def constants(graph: Any) -> dict[str, Array]:
     return {**found, **{name: found[source] for name, source in casts.items() if source in found}}
 
 
+def by_channel(node: Any) -> bool:
+    """Whether an ONNX convolution filters each channel alone."""
+    return any(item.name == "group" and item.i > 1 for item in node.attribute)
+
+
 def _as_half(values: Array) -> Array:
     fits = values.size >= LARGE and np.abs(values).max() <= np.finfo(np.float16).max
     return values.astype(np.float16) if fits else values
