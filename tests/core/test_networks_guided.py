@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,8 @@ pytestmark = pytest.mark.train
 keras = pytest.importorskip("keras")
 
 from s2sr_qgis.core.networks import build_network, element_spec  # noqa: E402
-from s2sr_qgis.core.networks.guided import guided_detail  # noqa: E402
+from s2sr_qgis.core.networks.coarsenet import SHARPER, Symmetric  # noqa: E402
+from s2sr_qgis.core.networks.guided import consistent, guided_detail  # noqa: E402
 from s2sr_qgis.core.networks.layers import FromPlanes, ToPlanes, bilinear, places  # noqa: E402
 from s2sr_qgis.core.raster.degradation import degrade  # noqa: E402
 from s2sr_qgis.core.raster.resample import upsample  # noqa: E402
@@ -23,7 +26,7 @@ def bands(size: int, count: int, seed: int) -> np.ndarray:
 
 
 def detail(
-    fine: np.ndarray, low: np.ndarray, factor: int, guides: list[list[int]], own_ridge: bool = False
+    fine: np.ndarray, low: np.ndarray, factor: int, guides: list[list[int]], own_ridge: bool = False, **how: Any
 ) -> np.ndarray:
     """(g, H, W), (c, h, w) → (c, H, W)."""
     planes = places(ToPlanes(factor)(keras.ops.convert_to_tensor(fine.transpose(1, 2, 0)[None])), factor)
@@ -35,6 +38,7 @@ def detail(
         guides,
         lambda image: bilinear(image, factor),
         own_ridge=own_ridge,
+        **how,
     )
     return np.asarray(FromPlanes(factor)(keras.ops.concatenate(found, axis=1)))[0].transpose(2, 0, 1)
 
@@ -115,17 +119,24 @@ def started(guides: list[list[int]], images: list[np.ndarray], **options: object
     return output[0].transpose(2, 0, 1) * 1e-4
 
 
+def corrected(image: np.ndarray, low: np.ndarray, factor: int) -> np.ndarray:
+    """What the means of an image (c, H, W) lack, added."""
+    return image + upsample(low - degrade(image, factor, 0.0), factor, "bilinear")
+
+
 KERNEL = 0.5
 """What the filter of the detail is set to in its middle."""
 
 
 @pytest.mark.parametrize("guides", [[[0, 1], [3]], [[0, 1, 4], [3, 7, 8]]])
-@pytest.mark.parametrize("options", [{}, {"guide_kernel": 3}])
+@pytest.mark.parametrize("options", [{}, {"guide_kernel": 3}, {"consistent": True}])
 def test_the_untrained_network_starts_from_it(guides: list[list[int]], options: dict[str, object]) -> None:
     fine, middle = bands(96, 4, 3), bands(48, 6, 4)
-    low = degrade(np.stack([0.9 * fine[0], 0.2 * fine[3]]), 6, 0.0)
+    low = degrade(np.stack([0.9 * fine[0], 0.2 * fine[3] + upsample(middle[4], 2, "bilinear")]), 6, 0.0)
     output = started(guides, [fine, middle, low], **options)
-    sharp = upsample(middle, 2, "bilinear") + detail(fine, middle, 2, [[0, 1, 2, 3]] * 6)
+    sharp = corrected(
+        upsample(middle, 2, "bilinear") + detail(fine, middle, 2, [[0, 1, 2, 3]] * 6, **SHARPER), middle, 2
+    )
     # Where the 20 m bands are known, the guides are they, not what they have been sharpened to.
     known = np.concatenate([degrade(fine, 6, 0.0), degrade(middle, 3, 0.0)])
     every = np.concatenate([fine, sharp])
@@ -133,7 +144,9 @@ def test_the_untrained_network_starts_from_it(guides: list[list[int]], options: 
     means, coarse = (keras.ops.convert_to_tensor(image[None]) for image in (known, low))
     found = guided_detail(planes, means, coarse, guides, lambda image: bilinear(image, 6), own_ridge=True)
     added = np.asarray(FromPlanes(6)(keras.ops.concatenate(found, axis=1)))[0].transpose(2, 0, 1)
-    expected = upsample(low, 6, "bilinear") + (KERNEL if options else 1) * added
+    expected = upsample(low, 6, "bilinear") + (KERNEL if "guide_kernel" in options else 1) * added
+    if "consistent" in options:
+        expected = corrected(expected, low, 6)
     np.testing.assert_allclose(output, expected, atol=1e-5)
 
 
@@ -146,3 +159,24 @@ def test_a_band_that_follows_a_20_m_band_is_restored() -> None:
     output = started([[0], [7]], [fine, middle, low])
     before = np.abs(upsample(low, 6, "bilinear") - truth)[1].mean()
     assert np.abs(output - truth)[1].mean() < 0.03 * before
+
+
+def test_back_projection_brings_the_means_nearer_to_the_band() -> None:
+    fine, low = bands(96, 2, 9), bands(16, 2, 10)
+    planes = places(ToPlanes(6)(keras.ops.convert_to_tensor(fine.transpose(1, 2, 0)[None])), 6)
+    found = consistent(
+        planes, keras.ops.convert_to_tensor(low[None]), lambda mean: mean, lambda image: bilinear(image, 6)
+    )
+    image = np.asarray(FromPlanes(6)(keras.ops.concatenate(found, axis=1)))[0].transpose(2, 0, 1)
+    np.testing.assert_allclose(image, corrected(fine, low, 6), atol=1e-6)
+    lacking = [np.abs(degrade(each, 6, 0.0) - low).mean() for each in (fine, image)]
+    assert lacking[1] < 0.4 * lacking[0]
+
+
+def test_the_filter_stays_the_same_in_all_directions() -> None:
+    kernel = np.random.default_rng(0).normal(size=(5, 5, 2, 1)).astype(np.float32)
+    once = np.asarray(Symmetric()(kernel))
+    for other in (once[::-1], once[:, ::-1], once.swapaxes(0, 1)):
+        np.testing.assert_allclose(other, once, atol=1e-6)
+    np.testing.assert_allclose(once.sum(axis=(0, 1)), kernel.sum(axis=(0, 1)), atol=1e-5)
+    np.testing.assert_allclose(np.asarray(Symmetric()(once)), once, atol=1e-6)

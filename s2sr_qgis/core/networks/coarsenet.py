@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -11,14 +12,27 @@ import numpy as np
 from keras import ops
 
 from .base import OUTPUT, ElementSpec, ModelBase
-from .guided import RADIUS, guided_detail, taken
+from .guided import RADIUS, consistent, guided_detail, taken
 from .layers import FromPlanes, LocalMean, ToCoarserGrid, ToFinerGrid, ToPlanes, bilinear, places
 
 FLOOR = 4e-4
 """Added (in reflectance) to the local contrast, so that flat water does not become amplified noise."""
 
+SHARPER: dict[str, Any] = {"radius": 2, "ridge": 3e-3}
+"""How the 20 m bands are sharpened that the 60 m bands then follow."""
+
 EXACT: dict[str, Any] = {"dtype": "float32"}
 """For statistics and the final sum under mixed precision too: they carry the reflectance itself."""
+
+
+@keras.saving.register_keras_serializable("s2sr")
+class Symmetric(keras.constraints.Constraint):
+    """Kernels (k, k, …) that are the same turned and mirrored, so that they learn no scene's misregistration."""
+
+    def __call__(self, w: Any) -> Any:
+        w = (w + ops.flip(w, 0)) / 2
+        w = (w + ops.flip(w, 1)) / 2
+        return (w + ops.swapaxes(w, 0, 1)) / 2
 
 
 @keras.saving.register_keras_serializable("s2sr")
@@ -88,12 +102,18 @@ class DetailNet(ModelBase):
         return mean, LocalContrast(self.context, **EXACT)([bands, mean])
 
     def add_detail(
-        self, base: list[Any], seen: list[Any], mean: Any, contrast: Any, guided: Sequence[Any] = ()
+        self,
+        base: list[Any],
+        seen: list[Any],
+        mean: Any,
+        contrast: Any,
+        guided: Sequence[Any] = (),
+        finish: Callable[[list[Any]], list[Any]] | None = None,
     ) -> dict[str, Any]:
         """The output: upsampled bands, what the guides give to them, and the trunk's detail.
 
         ``base``, ``guided``: planes of the f² places in a pixel of the trunk. ``seen``: planes that show the trunk the
-        bands' detail, in reflectance.
+        bands' detail, in reflectance. ``finish``: what is done with the sum's planes, as many as ``base``.
         """
         # Each band's detail weighs as much as the contrast is large: divided by it, flat ground counts like rugged.
         share = 1.0 / contrast
@@ -107,7 +127,10 @@ class DetailNet(ModelBase):
         detail = ops.transpose(ops.cast(last, "float32"), (0, 3, 1, 2)) * contrast
         factor = math.isqrt(len(base))
         start = [one + other for one, other in zip(base, guided, strict=True)] if guided else base
-        total = FromPlanes(factor, **EXACT)(ops.concatenate(start, axis=1) + detail)
+        total = ops.concatenate(start, axis=1) + detail
+        if finish:
+            total = ops.concatenate(finish(places(total, factor)), axis=1)
+        total = FromPlanes(factor, **EXACT)(total)
         return {OUTPUT: keras.layers.Rescaling(1e4, name=OUTPUT, **EXACT)(total)}
 
     def trunk(self, shown: Any, channels: int) -> Any:
@@ -128,8 +151,9 @@ class CoarseNet(DetailNet):
     ``guides``: for each band of the target the channels of ``input_10m`` (and, for the 60 m task, behind them those of
     ``input_20m``) whose detail it gets by local regression before the network adds its own (see `guided`). What can be
     measured in the scene then need not be learned. ``guide_radius``: of the squares that it is measured in, in pixels
-    of the target's band. ``guide_kernel``: side of a filter of each band that this detail goes through, learnt: the
-    guides are sharper than what the band's own optics would show at their resolution, the 60 m bands above all.
+    of the target's band. ``guide_kernel``: side of a filter of each band that this detail goes through, learnt, the
+    same in all directions: the guides are sharper than what the band's own optics would show at their resolution, the
+    60 m bands above all. ``consistent``: what the result's means in the coarse band's pixels lack is added at the end.
     """
 
     coarseness = 2
@@ -140,9 +164,11 @@ class CoarseNet(DetailNet):
         guides: list[list[int]] | None = None,
         guide_radius: int = RADIUS,
         guide_kernel: int | None = None,
+        consistent: bool = False,
         **kwargs: Any,
     ) -> None:
         self.guides, self.guide_radius, self.guide_kernel = guides, guide_radius, guide_kernel
+        self.consistent = consistent
         super().__init__(spec, **kwargs)
 
     def get_outputs(self, normalized_inputs: dict[str, Any]) -> dict[str, Any]:
@@ -155,11 +181,11 @@ class CoarseNet(DetailNet):
         if "input_60m" in normalized_inputs:
             low = ToPlanes(1, **EXACT)(normalized_inputs["input_60m"])
             coarse.append(_on_20m(low))
-            base = _in_20m(low)
+            base, target, down, up = _in_20m(low), low, _to_60m, _in_20m
             if self.guides:
                 guided = self._guided_60m(self.guides, inside, fine_mean, middle, low)
         else:
-            base = _in_10m(middle)
+            base, target, down, up = _in_10m(middle), middle, _as_is, _in_10m
             if self.guides:
                 guided = guided_detail(inside, fine_mean, middle, self.guides, _in_10m, self.guide_radius)
         if guided and self.guide_kernel:
@@ -167,7 +193,8 @@ class CoarseNet(DetailNet):
         bands = ops.concatenate(coarse, axis=1)
         mean, contrast = self.statistics(bands)
         seen = [bands - mean, *(place - fine_mean for place in inside)]
-        return self.add_detail(base, seen, mean, contrast, guided)
+        finish = partial(consistent, low=target, down=down, up=up) if self.consistent else None
+        return self.add_detail(base, seen, mean, contrast, guided, finish)
 
     def _guided_60m(
         self, guides: list[list[int]], inside: list[Any], fine_mean: Any, middle: Any, low: Any
@@ -179,17 +206,15 @@ class CoarseNet(DetailNet):
         if used:
             # As they are, smoother at 10 m than in their own pixels, they would lead the regression astray.
             bands = taken(middle, used)
-            detail = guided_detail(
-                inside, fine_mean, bands, [list(range(fine))] * len(used), _in_10m, self.guide_radius
-            )
+            every = [list(range(fine))] * len(used)
+            detail = guided_detail(inside, fine_mean, bands, every, _in_10m, **SHARPER)
             sharp = [base + added for base, added in zip(_in_10m(bands), detail, strict=True)]
+            sharp = consistent(sharp, bands, _as_is, _in_10m)
             places_10m = [ops.concatenate([*pair], axis=1) for pair in zip(inside, sharp, strict=True)]
             on_20m = ops.concatenate([fine_mean, bands], axis=1)
         order = [*range(fine), *(fine + channel for channel in used)]
         own = [[order.index(channel) for channel in each] for each in guides]
-        means = places(ToCoarserGrid(1, **EXACT)(on_20m), 3)
-        means_60m = sum(means[1:], means[0]) / len(means)
-        return guided_detail(places_10m, means_60m, low, own, _in_20m, self.guide_radius, own_ridge=True)
+        return guided_detail(places_10m, _to_60m(on_20m), low, own, _in_20m, self.guide_radius, own_ridge=True)
 
 
 def _in_10m(planes: Any) -> list[Any]:
@@ -211,13 +236,30 @@ def _in_20m(planes: Any) -> list[Any]:
     return bilinear(_on_20m(planes), 2)
 
 
+def _as_is(planes: Any) -> Any:
+    """The mean of the four places in a pixel of the 20 m grid is on that grid already."""
+    return planes
+
+
+def _to_60m(planes: Any) -> Any:
+    """Planes of the 20 m grid, averaged over the pixels of the 60 m grid."""
+    inside = places(ToCoarserGrid(1, **EXACT)(planes), 3)
+    return sum(inside[1:], inside[0]) / len(inside)
+
+
 def _filtered(guided: list[Any], side: int) -> list[Any]:
     """Planes of the four places through a learnt filter of the 10 m pixels, one for each band."""
     bands = guided[0].shape[1]
     image = FromPlanes(2, **EXACT)(ops.concatenate(guided, axis=1))
     start = keras.initializers.Constant(_unit(side, bands))
     blurred = keras.layers.DepthwiseConv2D(
-        side, padding="same", use_bias=False, depthwise_initializer=start, name="guide_filter", **EXACT
+        side,
+        padding="same",
+        use_bias=False,
+        depthwise_initializer=start,
+        depthwise_constraint=Symmetric(),
+        name="guide_filter",
+        **EXACT,
     )(image)
     return places(ToPlanes(2, **EXACT)(blurred), 2)
 

@@ -34,6 +34,7 @@ def guided_detail(
     up: Callable[[Any], list[Any]],
     radius: int = RADIUS,
     *,
+    ridge: float = RIDGE,
     own_ridge: bool = False,
 ) -> list[Any]:
     """Detail of each coarse band from its guides, as planes (see `layers`), on the grid and the places of ``fine``.
@@ -45,6 +46,7 @@ def guided_detail(
         guides: for each of the c coarse bands the channels of ``fine`` that it follows.
         up: upsamples planes of the coarse bands' grid to the places of ``fine``.
         radius: of the square that slopes are fitted in, in pixels of the coarse bands.
+        ridge: added to the variances of the guides, as a share of them.
         own_ridge: share of each guide's own variance, not of all guides' mean. Visible bands vary little beside near
             infrared and are held back most by the mean, which is right where they tell little.
     """
@@ -55,7 +57,7 @@ def guided_detail(
     slopes = [
         slope
         for own, bands in groups.items()
-        for slope in _slopes(taken(coarse, own), taken(low, bands), radius, own_ridge)
+        for slope in _slopes(taken(coarse, own), taken(low, bands), radius, ridge, own_ridge)
     ]
     finer = up(ops.concatenate([coarse, *slopes], axis=1))
     return [_at_place(place, planes, groups) for place, planes in zip(fine, finer, strict=True)]
@@ -77,6 +79,21 @@ def _at_place(fine: Any, planes: Any, groups: dict[tuple[int, ...], list[int]]) 
     return ops.concatenate([found[band] for band in range(len(found))], axis=1)
 
 
+def consistent(image: Sequence[Any], low: Any, down: Callable[[Any], Any], up: Callable[[Any], list[Any]]) -> list[Any]:
+    """An image, planes of each place, whose means in the coarse pixels are nearly ``low``: back-projection, one pass.
+
+    What they lack is upsampled and added (Irani and Peleg 1991, doi:10.1016/1049-9652(91)90045-L).
+
+    Args:
+        image: planes (n, c, …) of each place in a pixel of some grid.
+        low: what its means should be, (n, c, h, w).
+        down: averages planes of that grid over the pixels of ``low``.
+        up: upsamples planes of ``low``'s grid to the places of ``image``.
+    """
+    lacking = up(low - down(sum(image[1:], image[0]) / len(image)))
+    return [planes + added for planes, added in zip(image, lacking, strict=True)]
+
+
 def taken(planes: Any, chosen: Sequence[int]) -> Any:
     """Some of the planes, in the order given."""
     return ops.concatenate([_one(planes, channel) for channel in chosen], axis=1)
@@ -86,7 +103,7 @@ def _one(planes: Any, channel: int) -> Any:
     return planes[:, channel : channel + 1]
 
 
-def _slopes(guides: Any, bands: Any, radius: int, own_ridge: bool) -> list[Any]:
+def _slopes(guides: Any, bands: Any, radius: int, ridge: float, own_ridge: bool) -> list[Any]:
     """For each guide the slopes of all bands on it, (n, bands, h, w), from squares of the coarse grid."""
     count, targets = guides.shape[1], bands.shape[1]
     pairs = [(i, j) for i in range(count) for j in range(i + 1)]
@@ -103,10 +120,10 @@ def _slopes(guides: Any, bands: Any, radius: int, own_ridge: bool) -> list[Any]:
     right = [
         means[:, start + i * targets : start + (i + 1) * targets] - _one(mean, i) * band_mean for i in range(count)
     ]
-    return [ops.clip(slope, -STEEPEST, STEEPEST) for slope in _solve(_cholesky(square, own_ridge), right)]
+    return [ops.clip(slope, -STEEPEST, STEEPEST) for slope in _solve(_cholesky(square, ridge, own_ridge), right)]
 
 
-def _cholesky(square: list[list[Any]], own_ridge: bool) -> list[list[Any]]:
+def _cholesky(square: list[list[Any]], share: float, own_ridge: bool) -> list[list[Any]]:
     """The triangle of the guides' covariance matrix plus the ridge, in every pixel.
 
     Written out, so that it exports and runs everywhere. ``square``: the matrix' lower triangle, each (n, 1, h, w).
@@ -116,7 +133,7 @@ def _cholesky(square: list[list[Any]], own_ridge: bool) -> list[list[Any]]:
     lower: list[list[Any]] = []
     for i, variance in enumerate(variances):
         row: list[Any] = []
-        ridge = NOISE + RIDGE * (variance if own_ridge else mean)
+        ridge = NOISE + share * (variance if own_ridge else mean)
         for j in range(i):
             row.append((square[i][j] - _dot(row, lower[j][:j])) / lower[j][j])
         pivot = square[i][i] + ridge - _dot(row, row)
