@@ -1,4 +1,4 @@
-"""`shrink.py RUN SHARE`: make what a run's trunk adds to its start smaller.
+"""`shrink.py RUN SHARE START`: keep a share of what a run has learned since its start (see `fit_filter.py`).
 
 A network trained on few scenes learns part of what it adds by heart. Half of it keeps most of the gain on scenes like
 those of the training, and loses less on others: weights between those before and after a fine-tuning are the more
@@ -18,12 +18,18 @@ from s2sr_qgis.core.training.run_card import read_run_card
 from s2sr_qgis.core.training.train import load_network
 
 
-def main(run: Path, share: float) -> None:
-    """Scale the last convolution, once; its 8-bit ranges too."""
+def main(run: Path, share: float, start: Path) -> None:
+    """Scale the last convolution, which started from zero, and its 8-bit ranges, and move the filter; once."""
     kept = run / "trained.weights.h5"
     if kept.exists():
         return
-    network, copy = load_network(run, read_run_card(run))
+    card = read_run_card(run)
+    network, copy = load_network(run, card)
+    before = card.build().model
+    before.load_weights(start)
+    learned = (copy or network.model).get_layer("guide_filter")
+    old, new = before.get_layer("guide_filter").get_weights()[0], learned.get_weights()[0]
+    learned.set_weights([old + share * (new - old)])
     layer = (copy or network.model).get_layer("last")
     for weight in (layer.kernel, layer.bias):
         weight.assign(weight * share)
@@ -36,4 +42,4 @@ def main(run: Path, share: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]))
+    main(Path(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]))

@@ -2,11 +2,12 @@
 
 Each recipe names teachers (jobs of `import_dsen2`), datasets (jobs of `create_sharpening_dataset`; ``soften``: see
 `soften.py`) and stages (jobs of `train`, each starting from the weights of the one before), and may have options of the
-export and ``trunk``, the share of what the trunk adds that is kept (see `shrink.py`). One that ``starts_from`` another
-recipe begins with that one's last run, and finds its datasets there. The result goes to `s2sr_qgis/models/NAME`, the
-work to `build/models/NAME`; what is there already is not made again. Training runs under whatever backend KERAS_BACKEND
-names; the export needs TensorFlow. The card gets the recipe, and the figures of `benchmarks/accuracy.py` where DATA has
-the test scenes.
+export, ``filter``, the datasets that the guides' filter is fitted to before the first stage (see `fit_filter.py`), and
+``kept``, the share of what was learned since then that is kept (see `shrink.py`). One that ``starts_from`` another
+recipe finds its datasets there and, unless it has a filter, begins with its last run. The result goes to
+`s2sr_qgis/models/NAME`, the work to `build/models/NAME`; what is there already is not made again. Training runs under
+whatever backend KERAS_BACKEND names; the export needs TensorFlow. The card gets the recipe, and the figures of
+`benchmarks/accuracy.py` where DATA has the test scenes.
 """
 
 from __future__ import annotations
@@ -68,6 +69,13 @@ def main() -> int:
                     ]
                 run({"job": "create_sharpening_dataset", "output": str(work / key), **job}, work)
         weights = sorted(source.glob("run*"), key=lambda run: int(run.name[3:]))[-1] if source else None
+        begin = work / "start.weights.h5"
+        if "filter" in recipe:
+            if not begin.exists():
+                stage = recipe["stages"][0]
+                fitted = [str((source or work) / key) for key in recipe["filter"]]
+                tool("fit_filter.py", *fitted, stage["network"], json.dumps(stage["network_options"]), str(begin))
+            weights = begin
         for number, stage in enumerate(recipe["stages"]):
             folder = work / f"run{number}"
             if not (folder / "run.yaml").exists():
@@ -75,8 +83,8 @@ def main() -> int:
                 job["datasets"] = [str((source or work) / key) for key in stage["datasets"]]
                 run(job | ({"initial_weights": str(weights)} if weights else {}), work)
             weights = folder
-        if "trunk" in recipe:
-            subprocess.run([sys.executable, "tools/shrink.py", str(folder), str(recipe["trunk"])], check=True, cwd=ROOT)
+        if "kept" in recipe:
+            tool("shrink.py", str(folder), str(recipe["kept"]), str(begin))
         shutil.rmtree(work / "model", ignore_errors=True)
         export = {"job": "export", "run": str(folder), "output": str(work / "model"), "name": name}
         export |= {"title": recipe["title"], "saved_model": False, "quantize": True, **recipe.get("export", {})}
@@ -132,6 +140,12 @@ def dataset(job: dict[str, Any], data: Path) -> dict[str, Any]:
     if len(scenes) < len(job["scenes"]):
         raise SystemExit(f"{data} lacks some of {', '.join(job['scenes'])}.")
     return {**job, "scenes": scenes, "train": 1, "valid": 0, "test": 0}
+
+
+def tool(script: str, *arguments: str) -> None:
+    """Run another script of this folder in a process of its own, on TensorFlow."""
+    command = [sys.executable, str(ROOT / "tools" / script), *arguments]
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, **TENSORFLOW})
 
 
 def run(job: dict[str, Any], work: Path, **environment: str) -> None:
