@@ -136,7 +136,7 @@ def _weights(task: str) -> Path:
         CACHE.mkdir(parents=True, exist_ok=True)
         if not list(CACHE.glob("remote_sensing_processor-*.tar.gz")):
             pip = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"]
-            command = [*pip, "--no-binary", ":all:", "-d", str(CACHE), PACKAGE]
+            command = [*pip, "--no-binary", "remote_sensing_processor", "-d", str(CACHE), PACKAGE]
             subprocess.run(command, check=True, capture_output=True, timeout=600)
         (source,) = CACHE.glob("remote_sensing_processor-*.tar.gz")
         script = CACHE / f"{name}.pt"
