@@ -5,8 +5,6 @@ from tiny_model import SIXTIES, TENS, TWENTIES, scene_numbers, tiny_model
 from s2sr_qgis.core.errors import InputError, MissingPackageError, ModelError
 from s2sr_qgis.core.inference.card import read_card, write_card
 from s2sr_qgis.core.inference.model import bundled_models, choose, devices, find_model, load_model
-from s2sr_qgis.core.inference.tile_size import plan_model
-from s2sr_qgis.core.raster.grid import Window
 
 
 @pytest.fixture(scope="module")
@@ -31,25 +29,6 @@ def test_predict_gives_ten_metre_reflectance(model):
     assert {image.dtype for image in result.values()} == {np.dtype("float32")}
     for band, image in result.items():  # the tiny model adds detail to the resized band, so the two stay alike
         assert abs(image.mean() - bands[band].mean()) < 0.05
-
-
-def test_tiles_in_memory_may_be_strips():
-    model = load_model("sharpen_20m_fast", device="cpu", threads=2)
-    area, country = Window(0, 0, 1200, 1200), Window(0, 0, 20000, 20000)
-    assert plan_model(model, area, 2, strips=True) == ((600, 1200), 2)
-    # Not where a file's inner tiles are to be met, nor where a strip would not fit into memory.
-    for (height, width), workers in (plan_model(model, area, 2), plan_model(model, country, 2, strips=True)):
-        assert (height, workers) == (width, 2)
-
-
-@pytest.mark.parametrize("shape", [(48, 120), (120, 30)])
-def test_predict_does_not_depend_on_the_tile_shape(tmp_path, monkeypatch, shape):
-    model = load_model(tiny_model(tmp_path / "m"), device="cpu", threads=1)
-    bands = reflectance()
-    whole = model.predict(bands, tile_size=1000)
-    monkeypatch.setattr("s2sr_qgis.core.inference.model.plan_model", lambda *_, **__: (shape, 1))
-    for band, image in model.predict(bands).items():
-        np.testing.assert_allclose(image, whole[band], atol=1e-6)
 
 
 @pytest.mark.parametrize("task", ["20m", "60m"])

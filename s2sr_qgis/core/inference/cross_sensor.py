@@ -57,7 +57,7 @@ def super_resolve_cross_sensor(
     fine = coarse.crop(area).finer(model.scale)
     source = superimpose(SceneImage(scene, card.input_bands), coarse)
     wanted = job.tile_size * 10 / model.finest if job.tile_size else None
-    (size, _), workers = plan_model(model, area, model.threads, wanted, job.memory)
+    size, workers = plan_model(model, area, model.threads, wanted, job.memory)
     progress.log(
         f"summary: {scene.name}, {scene.level or 'level unknown'}, {', '.join(bands)} at {fine.spacing:g} m, "
         f"{fine.width} x {fine.height} pixels; model {card.name} on {model.device}, tiles of {size} pixels, "

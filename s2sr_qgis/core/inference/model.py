@@ -163,8 +163,8 @@ class Model:
                 core = tile.core.finer(scale)
                 crop(out[band], fine, core)[...] = crop(image, tile.padded.finer(scale), core)
 
-        (height, width), workers = plan_model(self, area, self.threads, tile_size, strips=True)
-        with closing(ordered(tiles(area, height, self.halo, self.multiple, width), work, workers)) as done:
+        size, workers = plan_model(self, area, self.threads, tile_size)
+        with closing(ordered(tiles(area, size, self.halo, self.multiple), work, workers)) as done:
             for _ in done:
                 pass
         for band, image in out.items():

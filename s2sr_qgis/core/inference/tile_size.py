@@ -40,9 +40,6 @@ since its convolutions do hundreds of operations on each number that they fetch.
 UNKNOWN_CACHE = 4.0
 """MB of cache a worker where the system does not tell."""
 
-Shape = tuple[int, int]
-"""Height and width of a tile."""
-
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
@@ -93,38 +90,21 @@ def plan(work: Sharpening, area: Window, threads: int, tile_size: int | None, me
         for side in _sides(work.multiple, longest, math.lcm(work.multiple, 16), tile_size)
         if tile_size or longest <= LARGEST or block_side(side, 192)
     ]
-    squares = [(side, side) for side in sides]
-    (side, _), workers = _best(
-        squares, work.loads, area, threads, memory, lambda shape, n: needed_memory(work, area, shape[0], n)
-    )
-    return side, workers
+    return _best(sides, work.loads, area, threads, memory, lambda side, n: needed_memory(work, area, side, n))
 
 
 def plan_model(
-    model: Model,
-    area: Window,
-    threads: int,
-    tile_size: float | None = None,
-    memory: int | None = None,
-    *,
-    strips: bool = False,
-) -> tuple[Shape, int]:
-    """As `plan` for a model alone: height and width of a tile, and number of tiles at once.
-
-    Sides and area in pixels of its finest input. ``strips``: tiles may be as wide as the area, with less halo for as
-    many tiles, where no file's inner tiles have to be met.
-    """
+    model: Model, area: Window, threads: int, tile_size: float | None = None, memory: int | None = None
+) -> tuple[int, int]:
+    """As `plan` for a model alone; sides and area in pixels of its finest input."""
     load = Load(model.card, model.precision, model.halo)
     sides = _sides(model.multiple, max(area.width, area.height), model.multiple, tile_size)
-    shapes = [(side, side) for side in sides]
-    if strips and not tile_size and area.width <= 2 * LARGEST:
-        shapes += [(side, area.width) for side in sides]
 
-    def needed(shape: Shape, workers: int) -> float:
-        seen = load.pixels(min(shape[0], area.height), min(shape[1], area.width))
+    def needed(side: int, workers: int) -> float:
+        seen = load.pixels(min(side, area.height), min(side, area.width))
         return BASE_MEMORY + workers * load.bytes_per_pixel * seen / 2**20
 
-    return _best(shapes, [load], area, threads, memory, needed)
+    return _best(sides, [load], area, threads, memory, needed)
 
 
 def _sides(unit: int, longest: int, step: int, wanted: float | None) -> list[int]:
@@ -139,19 +119,19 @@ def _sides(unit: int, longest: int, step: int, wanted: float | None) -> list[int
 
 
 def _best(
-    shapes: Sequence[Shape],
+    sides: Sequence[int],
     loads: Sequence[Load],
     area: Window,
     threads: int,
     memory: int | None,
-    needed: Callable[[Shape, int], float],
-) -> tuple[Shape, int]:
+    needed: Callable[[int, int], float],
+) -> tuple[int, int]:
     limit = memory or 1000 + 250 * threads
     for workers in range(threads, 0, -1):
-        possible = [shape for shape in shapes if needed(shape, workers) <= limit]
+        possible = [side for side in sides if needed(side, workers) <= limit]
         if possible:
-            return min(possible, key=lambda shape: expected_time(loads, area, shape, workers)), workers
-    return min(shapes), 1
+            return min(possible, key=lambda side: expected_time(loads, area, side, workers)), workers
+    return min(sides), 1
 
 
 def block_side(size: int, smallest: int = 128) -> int | None:
@@ -165,21 +145,20 @@ def block_cache(size: int, row_bytes: int) -> int:
     return CACHE * 2**20 + (0 if block_side(size) else 2 * BLOCK * row_bytes)
 
 
-def expected_time(loads: Sequence[Load], area: Window, shape: Shape, workers: int) -> float:
+def expected_time(loads: Sequence[Load], area: Window, side: int, workers: int) -> float:
     """A measure of how long the networks take: pixels, halo included, those beyond the cache dearer."""
-    height, width = shape
-    rows, columns = -(-area.height // height), -(-area.width // width)
+    rows, columns = -(-area.height // side), -(-area.width // side)
     if not loads:
         return rows * columns
     mean = largest = 0.0
     for load in loads:
-        pixels = load.pixels(min(area.height, height), min(area.width, width))
+        pixels = load.pixels(min(area.height, side), min(area.width, side))
         spilt = math.log2(2 * load.map_bytes * pixels / cache_of_worker(workers))
         cost = load.card.mflop_per_pixel * (1 + SPILL * max(spilt, 0))
         largest += cost * pixels
         # The last row and column of tiles are smaller.
         mean += cost * load.pixels(area.height / rows, area.width / columns)
-    whole = max(area.height // height, 1) * max(area.width // width, 1)
+    whole = max(area.height // side, 1) * max(area.width // side, 1)
     return max(mean * rows * columns / workers, largest * math.ceil(whole / workers))
 
 

@@ -25,10 +25,8 @@ class Tile:
     padded: Window
 
 
-def tiles(area: Window, size: int, halo: int, multiple: int, width: int | None = None) -> list[Tile]:
+def tiles(area: Window, size: int, halo: int, multiple: int) -> list[Tile]:
     """Cut an area into tiles of ``size`` × ``size`` pixels (less at its right and lower edge), row by row.
-
-    ``width``: of a tile that is no square.
 
     Every padded window has at least ``halo`` pixels around its core, and corners and sides that are multiples of
     ``multiple``, so that a network sees every pixel in the same phase whatever the tile size.
@@ -36,8 +34,8 @@ def tiles(area: Window, size: int, halo: int, multiple: int, width: int | None =
     return [
         Tile(core, snapped(core.grown(halo), multiple))
         for row in range(area.row, area.row + area.height, size)
-        for col in range(area.col, area.col + area.width, width or size)
-        for core in [Window(col, row, width or size, size).clipped(area.col + area.width, area.row + area.height)]
+        for col in range(area.col, area.col + area.width, size)
+        for core in [Window(col, row, size, size).clipped(area.col + area.width, area.row + area.height)]
     ]
 
 
