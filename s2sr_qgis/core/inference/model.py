@@ -112,7 +112,9 @@ class Model:
                     f"The model {self.card.name} ({self.precision}) gave values that are not numbers; "
                     "use float32 precision or export the model again."
                 )
-            scaled = np.multiply(result, np.float32(self.card.scaling), dtype=np.float32)
+            # In place: fresh memory costs more than the product.
+            scaled = result.astype(np.float32, copy=False)
+            scaled *= np.float32(self.card.scaling)
             sharpened.update(zip(tensor.bands, np.moveaxis(scaled[0], -1, 0), strict=True))
         return sharpened
 
