@@ -70,9 +70,14 @@ def _at_place(fine: Any, planes: Any, groups: dict[tuple[int, ...], list[int]]) 
     found: dict[int, Any] = {}
     for own, bands in groups.items():
         count = len(bands)
-        slopes = [planes[:, start + i * count : start + (i + 1) * count] for i in range(len(own))]
+        slopes = planes[:, start : start + len(own) * count]
         start += len(own) * count
-        total = _dot(slopes, [_one(image, channel) for channel in own])
+        seen = taken(image, own)
+        if count == 1:
+            total = ops.sum(slopes * seen, axis=1, keepdims=True)
+        else:
+            products = [slopes[:, i * count : (i + 1) * count] * _one(seen, i) for i in range(len(own))]
+            total = sum(products[1:], products[0])
         if len(groups) == 1:
             return total
         found.update({band: _one(total, index) for index, band in enumerate(bands)})
@@ -96,6 +101,9 @@ def consistent(image: Sequence[Any], low: Any, down: Callable[[Any], Any], up: C
 
 def taken(planes: Any, chosen: Sequence[int]) -> Any:
     """Some of the planes, in the order given."""
+    first = chosen[0]
+    if list(chosen) == list(range(first, first + len(chosen))):
+        return planes[:, first : first + len(chosen)]
     return ops.concatenate([_one(planes, channel) for channel in chosen], axis=1)
 
 
@@ -104,57 +112,57 @@ def _one(planes: Any, channel: int) -> Any:
 
 
 def _slopes(guides: Any, bands: Any, radius: int, ridge: float, own_ridge: bool) -> list[Any]:
-    """For each guide the slopes of all bands on it, (n, bands, h, w), from squares of the coarse grid."""
+    """For each guide the slopes of all bands on it, (n, bands, h, w), from squares of the coarse grid.
+
+    What follows is written for few operations on many planes: ONNX Runtime loads a graph in a time that grows with the
+    square of its nodes.
+    """
     count, targets = guides.shape[1], bands.shape[1]
-    pairs = [(i, j) for i in range(count) for j in range(i + 1)]
-    # All means at once: the graph is a tenth as large, and several times as fast, as with one by one.
-    products = [_one(guides, i) * _one(guides, j) for i, j in pairs]
+    # Of the guides' products with each other the lower triangle, column by column.
+    products = [guides[:, i:] * _one(guides, i) for i in range(count)]
     products += [_one(guides, i) * bands for i in range(count)]
     means = LocalMean(radius, dtype="float32")(ops.concatenate([guides, bands, *products], axis=1))
     mean, band_mean = means[:, :count], means[:, count : count + targets]
     start = count + targets
-    square: list[list[Any]] = [[] for _ in range(count)]
-    for index, (i, j) in enumerate(pairs):
-        square[i].append(_one(means, start + index) - _one(mean, i) * _one(mean, j))
-    start += len(pairs)
+    columns = []
+    for i in range(count):
+        columns.append(means[:, start : start + count - i] - mean[:, i:] * _one(mean, i))
+        start += count - i
     right = [
         means[:, start + i * targets : start + (i + 1) * targets] - _one(mean, i) * band_mean for i in range(count)
     ]
-    return [ops.clip(slope, -STEEPEST, STEEPEST) for slope in _solve(_cholesky(square, ridge, own_ridge), right)]
+    slopes = ops.clip(_solved(columns, ops.stack(right, axis=1), ridge, own_ridge), -STEEPEST, STEEPEST)
+    return [slopes[:, i] for i in range(count)]
 
 
-def _cholesky(square: list[list[Any]], share: float, own_ridge: bool) -> list[list[Any]]:
-    """The triangle of the guides' covariance matrix plus the ridge, in every pixel.
+def _solved(columns: list[Any], right: Any, share: float, own_ridge: bool) -> Any:
+    """The slopes of the ridge regression by Cholesky's decomposition, in every pixel, (n, guides, bands, h, w).
 
-    Written out, so that it exports and runs everywhere. ``square``: the matrix' lower triangle, each (n, 1, h, w).
+    Written out, so that it exports and runs everywhere.
+
+    Args:
+        columns: of the guides' covariance matrix, from the diagonal down: (n, guides − i, h, w).
+        right: covariance of each guide with the bands, (n, guides, bands, h, w).
+        share: added to the variances, of each guide's own or of their mean.
+        own_ridge: which of the two.
     """
-    variances = [row[-1] for row in square]
-    mean = sum(variances[1:], variances[0]) / len(square)
-    lower: list[list[Any]] = []
+    variances = [_one(column, 0) for column in columns]
+    mean = sum(variances[1:], variances[0]) / len(variances)
+    pivots, below, forward = [], [], []
+    rest = list(columns)
     for i, variance in enumerate(variances):
-        row: list[Any] = []
         ridge = NOISE + share * (variance if own_ridge else mean)
-        for j in range(i):
-            row.append((square[i][j] - _dot(row, lower[j][:j])) / lower[j][j])
-        pivot = square[i][i] + ridge - _dot(row, row)
-        row.append(ops.sqrt(ops.maximum(pivot, ridge)))
-        lower.append(row)
-    return lower
-
-
-def _solve(lower: list[list[Any]], right: list[Any]) -> list[Any]:
-    """The slopes of the ridge regression. ``right``: covariance of each guide with the bands, (n, bands, h, w)."""
-    size = len(right)
-    forward: list[Any] = []
-    for i in range(size):
-        forward.append((right[i] - _dot(lower[i][:i], forward)) / lower[i][i])
-    slopes: list[Any] = [None] * size
-    for i in reversed(range(size)):
-        above = range(i + 1, size)
-        slopes[i] = (forward[i] - _dot([lower[j][i] for j in above], [slopes[j] for j in above])) / lower[i][i]
+        pivots.append(ops.sqrt(ops.maximum(_one(rest[i], 0) + ridge, ridge)))
+        forward.append(right[:, :1] / pivots[i][:, :, None])
+        if i + 1 == len(columns):
+            break
+        column = rest[i][:, 1:] / pivots[i]
+        for j in range(i + 1, len(columns)):
+            rest[j] = rest[j] - column[:, j - i - 1 :] * _one(column, j - i - 1)
+        below.append(column[:, :, None])
+        right = right[:, 1:] - below[i] * forward[i]
+    slopes = forward[-1] / pivots[-1][:, :, None]
+    for i in reversed(range(len(below))):
+        known = ops.sum(below[i] * slopes, axis=1, keepdims=True)
+        slopes = ops.concatenate([(forward[i] - known) / pivots[i][:, :, None], slopes], axis=1)
     return slopes
-
-
-def _dot(one: Sequence[Any], other: Sequence[Any]) -> Any:
-    products = [a * b for a, b in zip(one, other, strict=True)]
-    return sum(products[1:], products[0]) if products else 0.0
