@@ -1,6 +1,6 @@
 """`shrink.py RUN SHARE START`: keep a share of what a run has learned since its start (see `fit_filter.py`).
 
-A network trained on few scenes learns part of what it adds by heart. Half of it keeps most of the gain on scenes like
+A network trained on few scenes learns part of what it adds by heart. A part of it keeps some of the gain on scenes like
 those of the training, and loses less on others: weights between those before and after a fine-tuning are the more
 robust ones (Wortsman et al. 2022, doi:10.48550/arXiv.2109.01903). The weights as trained stay in the run as
 trained.weights.h5.

@@ -3,7 +3,7 @@
 Each recipe names teachers (jobs of `import_dsen2`), datasets (jobs of `create_sharpening_dataset`; ``soften``: see
 `soften.py`) and stages (jobs of `train`, each starting from the weights of the one before), and may have options of the
 export, ``filter``, the datasets that the guides' filter is fitted to before the first stage (see `fit_filter.py`), and
-``kept``, the share of what was learned since then that is kept (see `shrink.py`). One that ``starts_from`` another
+``kept``, the share of what was learned since that is kept (see `shrink.py`). One that ``starts_from`` another
 recipe finds its datasets there and, unless it has a filter, begins with its last run. The result goes to
 `s2sr_qgis/models/NAME`, the work to `build/models/NAME`; what is there already is not made again. Training runs under
 whatever backend KERAS_BACKEND names; the export needs TensorFlow. The card gets the recipe, and the figures of

@@ -55,7 +55,6 @@ MEASURES: Sequence[str] = ()
 WAYS = ("model", "bicubic")
 """What is compared with the original bands, as in the figures."""
 
-
 SPLINE_REACH = 12
 """Coarse pixels that bicubic interpolation depends on, beyond 1e-6 of their values."""
 
