@@ -13,7 +13,7 @@ keras = pytest.importorskip("keras")
 from s2sr_qgis.core.networks import build_network, element_spec  # noqa: E402
 from s2sr_qgis.core.networks.coarsenet import SHARPER, Symmetric  # noqa: E402
 from s2sr_qgis.core.networks.guided import consistent, guided_detail  # noqa: E402
-from s2sr_qgis.core.networks.layers import FromPlanes, ToPlanes, bilinear, places  # noqa: E402
+from s2sr_qgis.core.networks.layers import FromPlanes, ToPlanes, bilinear, halved, places  # noqa: E402
 from s2sr_qgis.core.raster.degradation import degrade  # noqa: E402
 from s2sr_qgis.core.raster.resample import upsample  # noqa: E402
 
@@ -165,11 +165,44 @@ def test_back_projection_brings_the_means_nearer_to_the_band() -> None:
     fine, low = bands(96, 2, 9), bands(16, 2, 10)
     planes = places(ToPlanes(6)(keras.ops.convert_to_tensor(fine.transpose(1, 2, 0)[None])), 6)
     found = consistent(
-        planes, keras.ops.convert_to_tensor(low[None]), lambda mean: mean, lambda image: bilinear(image, 6)
+        planes,
+        keras.ops.convert_to_tensor(low[None]),
+        lambda image: sum(image[1:], image[0]) / len(image),
+        lambda image: bilinear(image, 6),
     )
     image = np.asarray(FromPlanes(6)(keras.ops.concatenate(found, axis=1)))[0].transpose(2, 0, 1)
     np.testing.assert_allclose(image, corrected(fine, low, 6), atol=1e-6)
     lacking = [np.abs(degrade(each, 6, 0.0) - low).mean() for each in (fine, image)]
+    assert lacking[1] < 0.4 * lacking[0]
+
+
+def test_20_m_bands_are_seen_as_the_training_pairs_were_made() -> None:
+    fine, edge = bands(64, 3, 11), 2
+    planes = places(ToPlanes(2)(keras.ops.convert_to_tensor(fine.transpose(1, 2, 0)[None])), 2)
+    inside = np.s_[:, edge:-edge, edge:-edge]
+    found, expected = np.asarray(halved(planes))[0], degrade(fine, 2)
+    np.testing.assert_allclose(found[inside], expected[inside], rtol=2e-3)
+    assert np.abs(degrade(fine, 2, 0.0) - expected)[inside].max() > 20 * np.abs(found - expected)[inside].max()
+
+
+def test_the_network_for_the_20_m_bands_ends_with_back_projection() -> None:
+    fine, middle = bands(64, 4, 12), bands(32, 6, 13)
+    spec = element_spec({"input_10m": 4, "input_20m": 6}, {"target": 6})
+    options = {"blocks": 1, "features": 8, "guides": [[0, 1, 2, 3]] * 6}
+    plain, ending = (build_network("coarsenet", spec, options | {"consistent": end}).model for end in (False, True))
+    ending.set_weights(plain.get_weights())
+    inputs = {
+        "input_10m": (fine * 1e4).transpose(1, 2, 0)[None],
+        "input_20m": (middle * 1e4).transpose(1, 2, 0)[None],
+    }
+    before, after = (
+        np.asarray(model.predict_on_batch(inputs)["sharpened"])[0].transpose(2, 0, 1) * 1e-4
+        for model in (plain, ending)
+    )
+    inside = np.s_[:, 2:-2, 2:-2]
+    expected = before + upsample(middle - degrade(before, 2), 2, "bilinear")
+    np.testing.assert_allclose(after[:, 4:-4, 4:-4], expected[:, 4:-4, 4:-4], atol=1e-4)
+    lacking = [np.abs(degrade(image, 2) - middle)[inside].mean() for image in (before, after)]
     assert lacking[1] < 0.4 * lacking[0]
 
 

@@ -13,7 +13,7 @@ from keras import ops
 
 from .base import OUTPUT, ElementSpec, ModelBase
 from .guided import RADIUS, consistent, guided_detail, taken
-from .layers import FromPlanes, LocalMean, ToCoarserGrid, ToFinerGrid, ToPlanes, bilinear, places
+from .layers import FromPlanes, LocalMean, ToCoarserGrid, ToFinerGrid, ToPlanes, bilinear, halved, places
 
 FLOOR = 4e-4
 """Added (in reflectance) to the local contrast, so that flat water does not become amplified noise."""
@@ -153,7 +153,8 @@ class CoarseNet(DetailNet):
     measured in the scene then need not be learned. ``guide_radius``: of the squares that it is measured in, in pixels
     of the target's band. ``guide_kernel``: side of a filter of each band that this detail goes through, learnt, the
     same in all directions: the guides are sharper than what the band's own optics would show at their resolution, the
-    60 m bands above all. ``consistent``: what the result's means in the coarse band's pixels lack is added at the end.
+    60 m bands above all. ``consistent``: what the result, seen in the coarse band's pixels, lacks is added at the end:
+    its means over 60 m, or over 20 m behind the blur that the training pairs were made with.
     """
 
     coarseness = 2
@@ -175,17 +176,17 @@ class CoarseNet(DetailNet):
         fine = ToPlanes(2, **EXACT)(normalized_inputs["input_10m"])
         middle = ToPlanes(1, **EXACT)(normalized_inputs["input_20m"])
         inside = places(fine, 2)
-        fine_mean = sum(inside[1:], inside[0]) / 4
+        fine_mean = _mean(inside)
         coarse = [fine_mean, middle]
         guided: list[Any] = []
         if "input_60m" in normalized_inputs:
             low = ToPlanes(1, **EXACT)(normalized_inputs["input_60m"])
             coarse.append(_on_20m(low))
-            base, target, down, up = _in_20m(low), low, _to_60m, _in_20m
+            base, target, down, up = _in_20m(low), low, _seen_at_60m, _in_20m
             if self.guides:
                 guided = self._guided_60m(self.guides, inside, fine_mean, middle, low)
         else:
-            base, target, down, up = _in_10m(middle), middle, _as_is, _in_10m
+            base, target, down, up = _in_10m(middle), middle, halved, _in_10m
             if self.guides:
                 guided = guided_detail(inside, fine_mean, middle, self.guides, _in_10m, self.guide_radius)
         if guided and self.guide_kernel:
@@ -209,7 +210,7 @@ class CoarseNet(DetailNet):
             every = [list(range(fine))] * len(used)
             detail = guided_detail(inside, fine_mean, bands, every, _in_10m, **SHARPER)
             sharp = [base + added for base, added in zip(_in_10m(bands), detail, strict=True)]
-            sharp = consistent(sharp, bands, _as_is, _in_10m)
+            sharp = consistent(sharp, bands, _mean, _in_10m)
             places_10m = [ops.concatenate([*pair], axis=1) for pair in zip(inside, sharp, strict=True)]
             on_20m = ops.concatenate([fine_mean, bands], axis=1)
         order = [*range(fine), *(fine + channel for channel in used)]
@@ -236,15 +237,19 @@ def _in_20m(planes: Any) -> list[Any]:
     return bilinear(_on_20m(planes), 2)
 
 
-def _as_is(planes: Any) -> Any:
-    """The mean of the four places in a pixel of the 20 m grid is on that grid already."""
-    return planes
+def _mean(inside: Sequence[Any]) -> Any:
+    """The mean of the planes of all places in a pixel."""
+    return sum(inside[1:], inside[0]) / len(inside)
 
 
 def _to_60m(planes: Any) -> Any:
     """Planes of the 20 m grid, averaged over the pixels of the 60 m grid."""
-    inside = places(ToCoarserGrid(1, **EXACT)(planes), 3)
-    return sum(inside[1:], inside[0]) / len(inside)
+    return _mean(places(ToCoarserGrid(1, **EXACT)(planes), 3))
+
+
+def _seen_at_60m(inside: Sequence[Any]) -> Any:
+    """Planes of the four places in the pixels of the 20 m grid, averaged over the pixels of the 60 m grid."""
+    return _to_60m(_mean(inside))
 
 
 def _filtered(guided: list[Any], side: int) -> list[Any]:

@@ -84,18 +84,20 @@ def _at_place(fine: Any, planes: Any, groups: dict[tuple[int, ...], list[int]]) 
     return ops.concatenate([found[band] for band in range(len(found))], axis=1)
 
 
-def consistent(image: Sequence[Any], low: Any, down: Callable[[Any], Any], up: Callable[[Any], list[Any]]) -> list[Any]:
-    """An image, planes of each place, whose means in the coarse pixels are nearly ``low``: back-projection, one pass.
+def consistent(
+    image: Sequence[Any], low: Any, down: Callable[[Sequence[Any]], Any], up: Callable[[Any], list[Any]]
+) -> list[Any]:
+    """An image, planes of each place, that looks nearly like ``low`` in the coarse pixels: back-projection, one pass.
 
-    What they lack is upsampled and added (Irani and Peleg 1991, doi:10.1016/1049-9652(91)90045-L).
+    What it lacks there is upsampled and added (Irani and Peleg 1991, doi:10.1016/1049-9652(91)90045-L).
 
     Args:
         image: planes (n, c, …) of each place in a pixel of some grid.
-        low: what its means should be, (n, c, h, w).
-        down: averages planes of that grid over the pixels of ``low``.
+        low: how it should look, (n, c, h, w).
+        down: how planes of all places look in the pixels of ``low``.
         up: upsamples planes of ``low``'s grid to the places of ``image``.
     """
-    lacking = up(low - down(sum(image[1:], image[0]) / len(image)))
+    lacking = up(low - down(image))
     return [planes + added for planes, added in zip(image, lacking, strict=True)]
 
 

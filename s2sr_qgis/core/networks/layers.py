@@ -7,10 +7,15 @@ several times as fast as on NHWC tensors of few channels.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
+
+OUTSIDE = 0.5 / (2 + math.exp(2.0))
+"""Share of the neighbours on each side of a pair of pixels in their mean behind a Gaussian of sigma 0.5."""
 
 
 class _ByFactor(keras.layers.Layer):
@@ -31,8 +36,9 @@ class ToPlanes(_ByFactor):
     def call(self, inputs: Any) -> Any:
         n, h, w, c = ops.shape(inputs)
         f = self.factor
-        blocks = ops.reshape(inputs, (n, h // f, f, w // f, f, c))
-        return ops.reshape(ops.transpose(blocks, (0, 2, 4, 5, 1, 3)), (n, f * f * c, h // f, w // f))
+        # Within rows, then the rows as a whole: half the time of one transpose of six axes in ONNX Runtime.
+        rows = ops.transpose(ops.reshape(inputs, (n, h // f, f, w // f, f * c)), (0, 1, 2, 4, 3))
+        return ops.reshape(ops.transpose(rows, (0, 2, 3, 1, 4)), (n, f * f * c, h // f, w // f))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         n, h, w, c = input_shape
@@ -47,8 +53,8 @@ class FromPlanes(_ByFactor):
     def call(self, inputs: Any) -> Any:
         n, c, h, w = ops.shape(inputs)
         f = self.factor
-        blocks = ops.reshape(inputs, (n, f, f, c // (f * f), h, w))
-        return ops.reshape(ops.transpose(blocks, (0, 4, 1, 5, 2, 3)), (n, h * f, w * f, c // (f * f)))
+        rows = ops.transpose(ops.reshape(inputs, (n, f, c // f, h, w)), (0, 3, 1, 2, 4))
+        return ops.reshape(ops.transpose(rows, (0, 1, 2, 4, 3)), (n, h * f, w * f, c // (f * f)))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         n, c, h, w = input_shape
@@ -104,15 +110,42 @@ def bilinear(planes: Any, factor: int) -> list[Any]:
 def _shifted(planes: Any, factor: int, axis: int) -> list[Any]:
     """The image at each of the ``factor`` places between pixels along an axis."""
 
-    def part(start: int | None, stop: int | None) -> Any:
-        return planes[(slice(None),) * axis + (slice(start, stop),)]
-
     offsets = [(place + 0.5) / factor - 0.5 for place in range(factor)]
     if factor == 1:
         return [planes]
-    before = ops.concatenate([part(None, 1), part(None, -1)], axis=axis) - planes
-    after = ops.concatenate([part(1, None), part(-1, None)], axis=axis) - planes
+    before, after = _before(planes, axis) - planes, _after(planes, axis) - planes
     return [planes + abs(d) * (before if d < 0 else after) if d else planes for d in offsets]
+
+
+def _before(planes: Any, axis: int) -> Any:
+    """Each pixel's neighbour before it along an axis; the first has itself."""
+    return ops.concatenate([_part(planes, axis, None, 1), _part(planes, axis, None, -1)], axis=axis)
+
+
+def _after(planes: Any, axis: int) -> Any:
+    """Each pixel's neighbour behind it along an axis; the last has itself."""
+    return ops.concatenate([_part(planes, axis, 1, None), _part(planes, axis, -1, None)], axis=axis)
+
+
+def _part(planes: Any, axis: int, start: int | None, stop: int | None) -> Any:
+    return planes[(slice(None),) * axis + (slice(start, stop),)]
+
+
+def halved(inside: Sequence[Any]) -> Any:
+    """An image, planes (n, c, h, w) of each of the four places in a pixel, as Wald's protocol degrades it by 2.
+
+    A Gaussian of sigma 0.5, here cut at one pixel (the next ones would have 0.03 %), then the mean of the four.
+    """
+    rows = ops.concatenate([inside[0], inside[1]], axis=1), ops.concatenate([inside[2], inside[3]], axis=1)
+    both = _halved(*rows, axis=2)
+    middle = both.shape[1] // 2
+    return _halved(both[:, :middle], both[:, middle:], axis=3)
+
+
+def _halved(first: Any, second: Any, axis: int) -> Any:
+    """Blurred means of pixels' pairs along an axis, from the first and the second ones."""
+    outside = _before(second, axis) + _after(first, axis)
+    return (0.5 - OUTSIDE) * (first + second) + OUTSIDE * outside
 
 
 @keras.saving.register_keras_serializable("s2sr")
