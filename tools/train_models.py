@@ -3,7 +3,8 @@
 Each recipe names teachers (jobs of `import_dsen2`), datasets (jobs of `create_sharpening_dataset`; ``soften``: see
 `soften.py`) and stages (jobs of `train`, each starting from the weights of the one before), and may have options of the
 export, ``filter``, the datasets that the guides' filter is fitted to before the first stage (see `fit_filter.py`), and
-``kept``, the share of what was learned since that is kept (see `shrink.py`). One that ``starts_from`` another
+``kept``, the share that is kept of what was learned since the filter or, where there is none, in the last stage (see
+`shrink.py`). One that ``starts_from`` another
 recipe finds its datasets there and, unless it has a filter, begins with its last run. The result goes to
 `s2sr_qgis/models/NAME`, the work to `build/models/NAME`; what is there already is not made again. Training runs under
 whatever backend KERAS_BACKEND names; the export needs TensorFlow. The card gets the recipe, and the figures of
@@ -82,9 +83,12 @@ def main() -> int:
                 job = {"job": "train", "output": str(folder), "resume": (folder / "state.json").exists(), **stage}
                 job["datasets"] = [str((source or work) / key) for key in stage["datasets"]]
                 run(job | ({"initial_weights": str(weights)} if weights else {}), work)
-            weights = folder
+            before, weights = weights, folder
         if "kept" in recipe:
-            tool("shrink.py", str(folder), str(recipe["kept"]), str(begin))
+            start = begin if "filter" in recipe else before
+            if start is None:
+                raise SystemExit(f"{name} keeps a share of what its only stage learned, which began with nothing.")
+            tool("shrink.py", str(folder), str(recipe["kept"]), str(start))
         shutil.rmtree(work / "model", ignore_errors=True)
         export = {"job": "export", "run": str(folder), "output": str(work / "model"), "name": name}
         export |= {"title": recipe["title"], "saved_model": False, "quantize": True, **recipe.get("export", {})}
@@ -99,7 +103,7 @@ def main() -> int:
 def describe(model: Path, recipe: dict[str, Any], data: Path) -> None:
     """Add the recipe, the licence and the figures on the test scenes to a model's card."""
     card = read_card(model)
-    card.training["recipe"] = {"stages": recipe["stages"], "teachers": recipe.get("teachers", {})}
+    card.training["recipe"] = {key: recipe[key] for key in ("teachers", "filter", "stages", "kept") if key in recipe}
     card.licence = "GPL-3.0-or-later"
     card.source = "s2sr; contains modified Copernicus Sentinel data"
     figures = model.parent / "figures.json"

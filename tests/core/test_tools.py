@@ -76,6 +76,22 @@ def test_a_share_of_what_was_learned_is_kept(dataset: Path, tmp_path: Path) -> N
     np.testing.assert_array_equal(load_network(run, card)[0].model.get_weights()[-1], kept.model.get_weights()[-1])
 
 
+def test_the_weights_between_two_runs_are_taken(dataset: Path, tmp_path: Path) -> None:
+    options = {"blocks": 1, "features": 8, "guides": [[0, 1], [3, 7]]}
+    train(dataset, tmp_path / "first", network_options=options)
+    train(dataset, tmp_path / "second", network_options=options, initial_weights=tmp_path / "first", quantized=True)
+    card = read_run_card(tmp_path / "second")
+    before = load_network(tmp_path / "first", read_run_card(tmp_path / "first"))[0].model.get_weights()
+    learned, trained = load_network(tmp_path / "second", card)
+    shrink.main(tmp_path / "second", 0.5, tmp_path / "first")
+    kept, copy = load_network(tmp_path / "second", card)
+    for old, new, now in zip(before, learned.model.get_weights(), kept.model.get_weights(), strict=True):
+        np.testing.assert_allclose(now, (old + new) / 2, atol=1e-6)
+    assert any(np.abs(new - old).max() > 1e-5 for old, new in zip(before, learned.model.get_weights(), strict=True))
+    for name in ("first", "last"):
+        np.testing.assert_array_equal(copy.get_layer(name).input_scale, trained.get_layer(name).input_scale)
+
+
 def test_each_recipe_names_datasets_that_it_has() -> None:
     recipes = {
         path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in ROOT.glob("tools/recipes/*.yaml")
