@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from ..raster.writer import atomic
 from .fit import BEST, LAST
 from .parity import PARITY, check_parity, random_patches
 from .run_card import RunCard, read_run_card
-from .stored import halve, round_kernels
+from .stored import narrow, round_kernels
 from .train import load_network
 from .variants import Variants, run_datasets
 
@@ -81,10 +81,10 @@ def describe(network: Any, run: RunCard, *, name: str, title: str) -> ModelCard:
         mflop_per_pixel=round(network.mflop_per_pixel(), 3),
         files=[],
         training={
-            "sources": [
+            "sources": _once(
                 source.model_dump(mode="json", exclude_none=True, exclude={"source"}) for source in run.sources
-            ],
-            "datasets": run.datasets,
+            ),
+            "datasets": _once(run.datasets),
             "network_options": run.network_options,
             "epochs": run.epochs,
             "minutes": run.minutes,
@@ -153,6 +153,15 @@ def _what(run: RunCard) -> str:
     return f"Sentinel-2 {run.task.replace('m', ' m')} bands to 10 m"
 
 
+def _once(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each of several items once, in their order: datasets that were drawn from more often are named more often."""
+    found: list[dict[str, Any]] = []
+    for item in items:
+        if item not in found:
+            found.append(item)
+    return found
+
+
 def check_folder(folder: Path) -> None:
     """Raise `OutputError` when a model folder cannot be made there."""
     if folder.exists():
@@ -170,7 +179,7 @@ def write_onnx(model: keras.Model, path: Path) -> None:
     function, signature = _serving(tf, model)
     converted, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
     _name(onnx, converted, [tensor.name for tensor in signature])
-    halve(converted)
+    narrow(converted)
     onnx.save(converted, path)
 
 
