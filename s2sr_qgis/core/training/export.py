@@ -18,7 +18,7 @@ from ..raster.writer import atomic
 from .fit import BEST, LAST
 from .parity import PARITY, check_parity, random_patches
 from .run_card import RunCard, read_run_card
-from .stored import narrow, round_kernels
+from .stored import pack_kernels, round_kernels
 from .train import load_network
 from .variants import Variants, run_datasets
 
@@ -179,7 +179,7 @@ def write_onnx(model: keras.Model, path: Path) -> None:
     function, signature = _serving(tf, model)
     converted, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
     _name(onnx, converted, [tensor.name for tensor in signature])
-    narrow(converted)
+    pack_kernels(converted)
     onnx.save(converted, path)
 
 

@@ -25,15 +25,16 @@ def round_kernels(model: keras.Model) -> None:
     step for each output channel, the others to float16 (11 significant bits)."""
     for layer in model.layers:
         if isinstance(layer, CONVOLUTIONS):
-            kernel, *bias = layer.get_weights()
-            whole, steps = _in_steps(kernel, (0, 1, 2))
-            plain = isinstance(layer, keras.layers.Conv2D) and kernel.size >= LARGE
-            near = plain and np.abs(kernel / steps - whole).max() < NEAR
-            kernel = whole * steps if near else _as_half(kernel).astype(np.float32)
-            layer.set_weights([kernel, *(_as_half(values).astype(np.float32) for values in bias)])
+            kernel, *bias = (_as_half(values).astype(np.float32) for values in layer.get_weights())
+            if isinstance(layer, keras.layers.Conv2D) and kernel.size >= LARGE:
+                trained = layer.get_weights()[0]
+                whole, steps = _in_steps(trained, (0, 1, 2))
+                if np.abs(trained / steps - whole).max() < NEAR:
+                    kernel = whole * steps
+            layer.set_weights([kernel, *bias])
 
 
-def narrow(model: Any) -> None:
+def pack_kernels(model: Any) -> None:
     """Store an ONNX model's rounded kernels as bytes and steps, or as float16, widened behind that."""
     import onnx
 
