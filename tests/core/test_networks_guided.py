@@ -13,7 +13,7 @@ keras = pytest.importorskip("keras")
 from s2sr_qgis.core.networks import build_network, element_spec  # noqa: E402
 from s2sr_qgis.core.networks.coarsenet import SHARPER, Symmetric  # noqa: E402
 from s2sr_qgis.core.networks.guided import consistent, guided_detail  # noqa: E402
-from s2sr_qgis.core.networks.layers import FromPlanes, ToPlanes, bilinear, halved, places  # noqa: E402
+from s2sr_qgis.core.networks.layers import BilinearUpsampling, FromPlanes, ToPlanes, bilinear, halved, places  # noqa: E402
 from s2sr_qgis.core.raster.degradation import degrade  # noqa: E402
 from s2sr_qgis.core.raster.resample import upsample  # noqa: E402
 
@@ -36,7 +36,7 @@ def detail(
         means,
         keras.ops.convert_to_tensor(low[None]),
         guides,
-        lambda image: bilinear(image, factor),
+        lambda image: image,
         own_ridge=own_ridge,
         **how,
     )
@@ -124,6 +124,12 @@ def corrected(image: np.ndarray, low: np.ndarray, factor: int) -> np.ndarray:
     return image + upsample(low - degrade(image, factor, 0.0), factor, "bilinear")
 
 
+def on_20m(planes: Any) -> Any:
+    """Planes of the 60 m grid, upsampled."""
+    images = keras.ops.transpose(planes, (0, 2, 3, 1))
+    return keras.ops.transpose(BilinearUpsampling(3)(images), (0, 3, 1, 2))
+
+
 KERNEL = 0.5
 """What the filter of the detail is set to in its middle."""
 
@@ -140,10 +146,10 @@ def test_the_untrained_network_starts_from_it(guides: list[list[int]], options: 
     # Where the 20 m bands are known, the guides are they, not what they have been sharpened to.
     known = np.concatenate([degrade(fine, 6, 0.0), degrade(middle, 3, 0.0)])
     every = np.concatenate([fine, sharp])
-    planes = places(ToPlanes(6)(keras.ops.convert_to_tensor(every.transpose(1, 2, 0)[None])), 6)
+    planes = places(ToPlanes(2)(keras.ops.convert_to_tensor(every.transpose(1, 2, 0)[None])), 2)
     means, coarse = (keras.ops.convert_to_tensor(image[None]) for image in (known, low))
-    found = guided_detail(planes, means, coarse, guides, lambda image: bilinear(image, 6), own_ridge=True)
-    added = np.asarray(FromPlanes(6)(keras.ops.concatenate(found, axis=1)))[0].transpose(2, 0, 1)
+    found = guided_detail(planes, means, coarse, guides, on_20m, own_ridge=True)
+    added = np.asarray(FromPlanes(2)(keras.ops.concatenate(found, axis=1)))[0].transpose(2, 0, 1)
     expected = upsample(low, 6, "bilinear") + (KERNEL if "guide_kernel" in options else 1) * added
     if "consistent" in options:
         expected = corrected(expected, low, 6)

@@ -8,12 +8,13 @@ doi:10.14358/PERS.72.5.591). It adapts to ground and air that the training never
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
 
-from .layers import LocalMean
+from .layers import LocalMean, bilinear
 
 RADIUS = 5
 """Of the square that slopes are fitted in, in pixels of the coarse band."""
@@ -31,57 +32,60 @@ def guided_detail(
     coarse: Any,
     low: Any,
     guides: Sequence[Sequence[int]],
-    up: Callable[[Any], list[Any]],
+    spread: Callable[[Any], Any],
     radius: int = RADIUS,
     *,
     ridge: float = RIDGE,
     own_ridge: bool = False,
+    smooth: bool = False,
 ) -> list[Any]:
     """Detail of each coarse band from its guides, as planes (see `layers`), on the grid and the places of ``fine``.
 
     Args:
-        fine: the guides, planes (n, g, …) of each place, reflectance.
+        fine: the guides, planes (n, g, …) of each place in a pixel of some grid, reflectance.
         coarse: their means in the pixels of the coarse bands, (n, g, h, w).
         low: the coarse bands, (n, c, h, w), reflectance.
         guides: for each of the c coarse bands the channels of ``fine`` that it follows.
-        up: upsamples planes of the coarse bands' grid to the places of ``fine``.
+        spread: brings planes of the coarse bands' grid to the grid of ``fine``.
         radius: of the square that slopes are fitted in, in pixels of the coarse bands.
         ridge: added to the variances of the guides, as a share of them.
         own_ridge: share of each guide's own variance, not of all guides' mean. Visible bands vary little beside near
             infrared and are held back most by the mean, which is right where they tell little.
+        smooth: whether slopes change from place to place within a pixel of that grid; it takes twice the time.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for band, each in enumerate(guides):
         groups.setdefault(tuple(sorted(each)), []).append(band)
-    # Bands of the same guides are solved together, and all slopes upsampled at once: the graph is a tenth as large.
-    slopes = [
-        slope
-        for own, bands in groups.items()
-        for slope in _slopes(taken(coarse, own), taken(low, bands), radius, ridge, own_ridge)
-    ]
-    finer = up(ops.concatenate([coarse, *slopes], axis=1))
-    return [_at_place(place, planes, groups) for place, planes in zip(fine, finer, strict=True)]
-
-
-def _at_place(fine: Any, planes: Any, groups: dict[tuple[int, ...], list[int]]) -> Any:
-    """The detail of all bands at one place, (n, c, …). ``planes``: the guides' smooth images, then all slopes."""
-    start = fine.shape[1]
-    image = fine - planes[:, :start]
-    found: dict[int, Any] = {}
+    # Bands of the same guides are solved together, and all is brought to the grid at once: fewer operations.
+    planes = [coarse]
     for own, bands in groups.items():
-        count = len(bands)
-        slopes = planes[:, start : start + len(own) * count]
-        start += len(own) * count
-        seen = taken(image, own)
-        if count == 1:
-            total = ops.sum(slopes * seen, axis=1, keepdims=True)
-        else:
-            products = [slopes[:, i * count : (i + 1) * count] * _one(seen, i) for i in range(len(own))]
-            total = sum(products[1:], products[0])
-        if len(groups) == 1:
-            return total
-        found.update({band: _one(total, index) for index, band in enumerate(bands)})
-    return ops.concatenate([found[band] for band in range(len(found))], axis=1)
+        slopes = _slopes(taken(coarse, own), taken(low, bands), radius, ridge, own_ridge)
+        planes += [slopes[:, i] for i in range(len(own))]
+    known = spread(ops.concatenate(planes, axis=1))
+    count = coarse.shape[1]
+    finer = bilinear(known if smooth else known[:, :count], math.isqrt(len(fine)))
+    return [
+        _at_place(place - taken(each, range(count)), each if smooth else known, groups)
+        for place, each in zip(fine, finer, strict=True)
+    ]
+
+
+def _at_place(image: Any, planes: Any, groups: dict[tuple[int, ...], list[int]]) -> Any:
+    """The detail of all bands at one place, (n, c, …), from that of the guides.
+
+    ``planes``: as many as ``image`` has, then the slopes, guide by guide of each group of bands.
+    """
+    found = []
+    start = image.shape[1]
+    for own, bands in groups.items():
+        products = []
+        for channel in own:
+            products.append(planes[:, start : start + len(bands)] * _one(image, channel))
+            start += len(bands)
+        found.append(sum(products[1:], products[0]))
+    together = found[0] if len(found) == 1 else ops.concatenate(found, axis=1)
+    order = [band for bands in groups.values() for band in bands]
+    return taken(together, [order.index(band) for band in range(len(order))])
 
 
 def consistent(
@@ -104,6 +108,8 @@ def consistent(
 def taken(planes: Any, chosen: Sequence[int]) -> Any:
     """Some of the planes, in the order given."""
     first = chosen[0]
+    if list(chosen) == list(range(planes.shape[1])):
+        return planes
     if list(chosen) == list(range(first, first + len(chosen))):
         return planes[:, first : first + len(chosen)]
     return ops.concatenate([_one(planes, channel) for channel in chosen], axis=1)
@@ -113,58 +119,39 @@ def _one(planes: Any, channel: int) -> Any:
     return planes[:, channel : channel + 1]
 
 
-def _slopes(guides: Any, bands: Any, radius: int, ridge: float, own_ridge: bool) -> list[Any]:
-    """For each guide the slopes of all bands on it, (n, bands, h, w), from squares of the coarse grid.
+def _slopes(guides: Any, bands: Any, radius: int, ridge: float, own_ridge: bool) -> Any:
+    """Slopes of all bands on each guide, (n, guides, bands, h, w), from squares of the coarse grid.
 
     What follows is written for few operations on many planes: ONNX Runtime loads a graph in a time that grows with the
     square of its nodes.
     """
-    count, targets = guides.shape[1], bands.shape[1]
-    # Of the guides' products with each other the lower triangle, column by column.
-    products = [guides[:, i:] * _one(guides, i) for i in range(count)]
-    products += [_one(guides, i) * bands for i in range(count)]
-    means = LocalMean(radius, dtype="float32")(ops.concatenate([guides, bands, *products], axis=1))
-    mean, band_mean = means[:, :count], means[:, count : count + targets]
-    start = count + targets
-    columns = []
-    for i in range(count):
-        columns.append(means[:, start : start + count - i] - mean[:, i:] * _one(mean, i))
-        start += count - i
-    right = [
-        means[:, start + i * targets : start + (i + 1) * targets] - _one(mean, i) * band_mean for i in range(count)
-    ]
-    slopes = ops.clip(_solved(columns, ops.stack(right, axis=1), ridge, own_ridge), -STEEPEST, STEEPEST)
-    return [slopes[:, i] for i in range(count)]
+    count = guides.shape[1]
+    both = ops.concatenate([guides, bands], axis=1)[:, None]
+    moments = ops.concatenate([both, guides[:, :, None] * both], axis=1)
+    means = LocalMean(radius, dtype="float32")(moments)
+    mean = means[:, :1]
+    covariances = means[:, 1:] - ops.swapaxes(mean[:, :, :count], 1, 2) * mean
+    return ops.clip(_solved(covariances, ridge, own_ridge), -STEEPEST, STEEPEST)
 
 
-def _solved(columns: list[Any], right: Any, share: float, own_ridge: bool) -> Any:
-    """The slopes of the ridge regression by Cholesky's decomposition, in every pixel, (n, guides, bands, h, w).
+def _solved(equations: Any, share: float, own_ridge: bool) -> Any:
+    """The slopes of the ridge regression in every pixel, (n, guides, bands, h, w), by Gauss-Jordan elimination.
 
-    Written out, so that it exports and runs everywhere.
+    Written out, so that it exports and runs everywhere. The matrix is positive definite: it needs no pivoting.
 
     Args:
-        columns: of the guides' covariance matrix, from the diagonal down: (n, guides − i, h, w).
-        right: covariance of each guide with the bands, (n, guides, bands, h, w).
+        equations: covariance of each guide with all guides and, behind them, all bands: (n, guides, guides + bands, h,
+            w).
         share: added to the variances, of each guide's own or of their mean.
         own_ridge: which of the two.
     """
-    variances = [_one(column, 0) for column in columns]
-    mean = sum(variances[1:], variances[0]) / len(variances)
-    pivots, below, forward = [], [], []
-    rest = list(columns)
-    for i, variance in enumerate(variances):
+    count = equations.shape[1]
+    variances = [equations[:, i : i + 1, i : i + 1] for i in range(count)]
+    mean = sum(variances[1:], variances[0]) / count
+    for variance in variances:
+        # The first row's guide goes out of all others; the row itself goes behind them, so that each comes first once.
         ridge = NOISE + share * (variance if own_ridge else mean)
-        pivots.append(ops.sqrt(ops.maximum(_one(rest[i], 0) + ridge, ridge)))
-        forward.append(right[:, :1] / pivots[i][:, :, None])
-        if i + 1 == len(columns):
-            break
-        column = rest[i][:, 1:] / pivots[i]
-        for j in range(i + 1, len(columns)):
-            rest[j] = rest[j] - column[:, j - i - 1 :] * _one(column, j - i - 1)
-        below.append(column[:, :, None])
-        right = right[:, 1:] - below[i] * forward[i]
-    slopes = forward[-1] / pivots[-1][:, :, None]
-    for i in reversed(range(len(below))):
-        known = ops.sum(below[i] * slopes, axis=1, keepdims=True)
-        slopes = ops.concatenate([(forward[i] - known) / pivots[i][:, :, None], slopes], axis=1)
-    return slopes
+        first = equations[:, :1, 1:] / ops.maximum(equations[:, :1, :1] + ridge, ridge)
+        others = equations[:, 1:, 1:] - equations[:, 1:, :1] * first
+        equations = ops.concatenate([others, first], axis=1)
+    return equations

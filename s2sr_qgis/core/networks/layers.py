@@ -166,28 +166,20 @@ class BilinearUpsampling(_ByFactor):
 
 @keras.saving.register_keras_serializable("s2sr")
 class LocalMean(keras.layers.Layer):
-    """(n, c, h, w) → (n, c, h, w): mean over a square of (2·radius + 1)² pixels, of those that lie inside the image."""
+    """(…, h, w) → (…, h, w): mean over a square of (2·radius + 1)² pixels, of those that lie inside the image."""
 
     def __init__(self, radius: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.radius = radius
 
     def call(self, inputs: Any) -> Any:
-        # Rows, then columns: 2·(2r + 1) additions a pixel instead of (2r + 1)². Padding by zeros and dividing by the
-        # padded mask is the same in every backend, which "same" pooling is not. Each pooling is padded along its own
-        # axis alone, because ONNX Runtime fuses the two and refuses a padding wider than the window.
-        size, r = 2 * self.radius + 1, self.radius
-        n, c, h, w = ops.shape(inputs)
-
-        def box(tensor: Any) -> Any:
-            rows = ops.pad(tensor, ((0, 0), (r, r), (0, 0), (0, 0)))
-            rows = ops.average_pool(rows, (size, 1), strides=1, padding="valid", data_format="channels_last")
-            columns = ops.pad(rows, ((0, 0), (0, 0), (r, r), (0, 0)))
-            return ops.average_pool(columns, (1, size), strides=1, padding="valid", data_format="channels_last")
-
-        single = ops.reshape(inputs, (n * c, h, w, 1))
-        share = box(ops.ones_like(single[:1]))
-        return ops.reshape(box(single) / share, (n, c, h, w))
+        # Rows, then columns: 2·(2r + 1) additions a pixel instead of (2r + 1)². Every backend leaves out what it pads.
+        size = 2 * self.radius + 1
+        shape = ops.shape(inputs)
+        means = ops.reshape(inputs, (-1, *shape[-2:], 1))
+        for window in ((size, 1), (1, size)):
+            means = ops.average_pool(means, window, strides=1, padding="same", data_format="channels_last")
+        return ops.reshape(means, shape)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
