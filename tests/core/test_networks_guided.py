@@ -36,7 +36,6 @@ def detail(
         means,
         keras.ops.convert_to_tensor(low[None]),
         guides,
-        lambda image: image,
         own_ridge=own_ridge,
         **how,
     )
@@ -91,6 +90,18 @@ def test_slopes_are_local() -> None:
     wanted = fine * gain - upsample(low, 6, "bilinear")
     for columns in (slice(0, 48), slice(144, 192)):
         np.testing.assert_allclose(found[..., columns], wanted[..., columns], atol=2e-3)
+
+
+def test_slopes_hold_in_a_whole_pixel_or_are_upsampled_too() -> None:
+    fine = bands(96, 1, 11)
+    low = degrade(fine * np.linspace(0.5, 1.5, 96, dtype=np.float32), 6, 0.0)
+    rough = fine - upsample(degrade(fine, 6, 0.0), 6, "bilinear")
+    held = detail(fine, low, 6, [[0]])
+    slopes = (held * rough).reshape(1, 16, 6, 16, 6).sum((2, 4)) / (rough**2).reshape(1, 16, 6, 16, 6).sum((2, 4))
+    assert np.ptp(slopes) > 0.4
+    np.testing.assert_allclose(held, slopes.repeat(6, 1).repeat(6, 2) * rough, atol=1e-6)
+    smooth = detail(fine, low, 6, [[0]], smooth=True)
+    np.testing.assert_allclose(smooth, upsample(slopes, 6, "bilinear") * rough, atol=1e-5)
 
 
 def test_flat_ground_has_no_detail() -> None:
@@ -148,7 +159,7 @@ def test_the_untrained_network_starts_from_it(guides: list[list[int]], options: 
     every = np.concatenate([fine, sharp])
     planes = places(ToPlanes(2)(keras.ops.convert_to_tensor(every.transpose(1, 2, 0)[None])), 2)
     means, coarse = (keras.ops.convert_to_tensor(image[None]) for image in (known, low))
-    found = guided_detail(planes, means, coarse, guides, on_20m, own_ridge=True)
+    found = guided_detail(planes, means, coarse, guides, spread=on_20m, own_ridge=True)
     added = np.asarray(FromPlanes(2)(keras.ops.concatenate(found, axis=1)))[0].transpose(2, 0, 1)
     expected = upsample(low, 6, "bilinear") + (KERNEL if "guide_kernel" in options else 1) * added
     if "consistent" in options:

@@ -188,7 +188,7 @@ class CoarseNet(DetailNet):
         else:
             base, target, down, up = _in_10m(middle), middle, halved, _in_10m
             if self.guides:
-                guided = guided_detail(inside, fine_mean, middle, self.guides, _as_it_is, self.guide_radius)
+                guided = guided_detail(inside, fine_mean, middle, self.guides, self.guide_radius)
         if guided and self.guide_kernel:
             guided = _filtered(guided, self.guide_kernel)
         bands = ops.concatenate(coarse, axis=1)
@@ -208,23 +208,20 @@ class CoarseNet(DetailNet):
             # As they are, smoother at 10 m than in their own pixels, they would lead the regression astray.
             bands = taken(middle, used)
             every = [list(range(fine))] * len(used)
-            detail = guided_detail(inside, fine_mean, bands, every, _as_it_is, **SHARPER)
+            detail = guided_detail(inside, fine_mean, bands, every, **SHARPER)
             sharp = [base + added for base, added in zip(_in_10m(bands), detail, strict=True)]
             sharp = consistent(sharp, bands, _mean, _in_10m)
             places_10m = [ops.concatenate([*pair], axis=1) for pair in zip(inside, sharp, strict=True)]
             on_20m = ops.concatenate([fine_mean, bands], axis=1)
         order = [*range(fine), *(fine + channel for channel in used)]
         own = [[order.index(channel) for channel in each] for each in guides]
-        return guided_detail(places_10m, _to_60m(on_20m), low, own, _on_20m, self.guide_radius, own_ridge=True)
+        coarse = _to_60m(on_20m)
+        return guided_detail(places_10m, coarse, low, own, self.guide_radius, spread=_on_20m, own_ridge=True)
 
 
 def _in_10m(planes: Any) -> list[Any]:
     """Planes of the 20 m grid, upsampled to the four places in its pixels."""
     return bilinear(planes, 2)
-
-
-def _as_it_is(planes: Any) -> Any:
-    return planes
 
 
 def _on_20m(planes: Any) -> Any:

@@ -32,9 +32,9 @@ def guided_detail(
     coarse: Any,
     low: Any,
     guides: Sequence[Sequence[int]],
-    spread: Callable[[Any], Any],
     radius: int = RADIUS,
     *,
+    spread: Callable[[Any], Any] | None = None,
     ridge: float = RIDGE,
     own_ridge: bool = False,
     smooth: bool = False,
@@ -46,8 +46,8 @@ def guided_detail(
         coarse: their means in the pixels of the coarse bands, (n, g, h, w).
         low: the coarse bands, (n, c, h, w), reflectance.
         guides: for each of the c coarse bands the channels of ``fine`` that it follows.
-        spread: brings planes of the coarse bands' grid to the grid of ``fine``.
         radius: of the square that slopes are fitted in, in pixels of the coarse bands.
+        spread: brings planes of the coarse bands' grid to the grid of ``fine``, where that is another one.
         ridge: added to the variances of the guides, as a share of them.
         own_ridge: share of each guide's own variance, not of all guides' mean. Visible bands vary little beside near
             infrared and are held back most by the mean, which is right where they tell little.
@@ -61,7 +61,9 @@ def guided_detail(
     for own, bands in groups.items():
         slopes = _slopes(taken(coarse, own), taken(low, bands), radius, ridge, own_ridge)
         planes += [slopes[:, i] for i in range(len(own))]
-    known = spread(ops.concatenate(planes, axis=1))
+    known = ops.concatenate(planes, axis=1)
+    if spread:
+        known = spread(known)
     count = coarse.shape[1]
     finer = bilinear(known if smooth else known[:, :count], math.isqrt(len(fine)))
     return [
