@@ -54,7 +54,7 @@ def _panel(axes: Axes, rows: list[dict[str, Any]], title: str) -> None:
             ls="none",
             **style,
         )
-        # Ours lie close together: slanting labels do not meet.
+        # Ours lie close together: steep labels do not meet.
         ours = row["group"] == "ours"
         above = ours or place % 2 == 0
         axes.annotate(
@@ -64,7 +64,7 @@ def _panel(axes: Axes, rows: list[dict[str, Any]], title: str) -> None:
             textcoords="offset points",
             ha="left" if ours else "center",
             va="bottom" if above else "top",
-            rotation=40 if ours else 0,
+            rotation=60 if ours else 0,
             rotation_mode="anchor",
             fontsize=8,
             color=style["color"],
