@@ -25,13 +25,13 @@ def round_kernels(model: keras.Model) -> None:
     step for each output channel, the others to float16 (11 significant bits)."""
     for layer in model.layers:
         if isinstance(layer, CONVOLUTIONS):
-            kernel, *bias = (_as_half(values).astype(np.float32) for values in layer.get_weights())
-            if isinstance(layer, keras.layers.Conv2D) and kernel.size >= LARGE:
-                trained = layer.get_weights()[0]
+            trained, *bias = layer.get_weights()
+            kernel = _as_half(trained)
+            if isinstance(layer, keras.layers.Conv2D) and trained.size >= LARGE:
                 whole, steps = _in_steps(trained, (0, 1, 2))
                 if np.abs(trained / steps - whole).max() < NEAR:
                     kernel = whole * steps
-            layer.set_weights([kernel, *bias])
+            layer.set_weights([values.astype(np.float32) for values in (kernel, *map(_as_half, bias))])
 
 
 def pack_kernels(model: Any) -> None:
