@@ -165,7 +165,7 @@ class TrainJob(_Job):
     network: str = Field("coarsenet", description="coarsenet, dsen2, vdsen2; cross-sensor: crossnet, srresnet.")
     network_options: dict[str, Any] = Field(default_factory=dict, description="Width, depth, ratio … of the network.")
     initial_weights: Path | None = Field(
-        None, description="Weights file (.weights.h5) or run to start from; a run's blocks may be wider inside."
+        None, description="Weights file (.weights.h5) or run to start from; a run may have more and wider blocks."
     )
     loss: Literal["l1", "l2"] = Field("l1", description="Mean absolute or mean squared error.")
     optimizer: Literal["adamw", "nadam"] = Field("adamw", description="How weights follow the gradient.")

@@ -182,6 +182,19 @@ def test_blocks_can_start_narrower_than_they_were(run20, dataset20, tmp_path) ->
         train(dataset20, tmp_path / "other", epochs=1, **{**job, "network_options": {**options, "features": 6}})
 
 
+def test_a_network_can_start_with_fewer_blocks(tmp_path) -> None:
+    """The last ones are left out."""
+    from s2sr_qgis.core.networks import build_network, element_spec
+    from s2sr_qgis.core.training.narrow import take_weights
+
+    spec = element_spec({"input_10m": 4, "input_20m": 6}, {"target": 6})
+    more, fewer = (build_network("coarsenet", spec, {"blocks": n, "features": 8}).model for n in (3, 2))
+    take_weights(fewer, more, {}, tmp_path)
+    for name in ("first", "block0_a", "block0_b", "block1_a", "block1_b", "last"):
+        for taken, given in zip(fewer.get_layer(name).get_weights(), more.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(taken, given)
+
+
 def test_early_stopping_and_initial_weights(run20, dataset20, tmp_path) -> None:
     """So small a learning rate changes nothing: the second epoch without a better RMSE is the last."""
     still = {"learning_rate": 1e-30, "weight_decay": 0, "ema": 0, "images": 0}

@@ -1,8 +1,8 @@
-"""Starting a network from a trained one with wider blocks: the inner channels that do least are left out.
+"""Starting a network from a trained one with wider or more blocks: the inner channels that do least are left out.
 
 A residual block's inner channels only meet in its second convolution, so each can go by itself. Half of them, chosen by
 what they give on the training patches times the kernels that take it, cost less than 1 % before any further training.
-After Li et al. 2017, doi:10.48550/arXiv.1608.08710, who judge by the kernels alone.
+After Li et al. 2017, doi:10.48550/arXiv.1608.08710, who judge by the kernels alone. Of blocks the last ones go.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..errors import InputError
 def take_weights(
     model: keras.Model, source: keras.Model, patches: dict[str, npt.NDArray[np.float32]], folder: Path
 ) -> None:
-    """Give a network the weights of another one of the same kind, whose blocks may be wider inside.
+    """Give a network the weights of another one of the same kind, whose blocks may be more, and wider inside.
 
     ``patches``: inputs by name, (n, h, w, c), DN, to judge the channels by. ``folder``: the other's run, for messages.
     Raises `InputError` where they differ in more.
