@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from .errors import InputError, MissingPackageError
-from .progress import Progress
+from .progress import Once, Progress
 
 Task = Literal["20m", "60m"]
 Engine = Literal["auto", "native", "otb"]
@@ -374,9 +374,11 @@ def _sentence(error: ValidationError) -> str:
 def run(job: Job, progress: Progress | None = None) -> dict[str, Any]:
     """Run a job to its end and return its outputs (paths as strings, figures as numbers).
 
+    ``assumptions`` are sentences on what was assumed about the inputs, each of which was logged as a warning, once.
+
     Raises a `core.errors.S2SRError` whose message is for the user; `Cancelled` when the user asked to stop.
     """
-    progress = progress or Progress()
+    progress = Once(progress or Progress())
     if isinstance(job, CreateSharpeningDatasetJob):
         from .dataset.sharpening import create_sharpening_dataset
 

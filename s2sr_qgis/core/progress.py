@@ -34,6 +34,38 @@ class Progress:
             raise Cancelled("Cancelled by the user; no output was written.")
 
 
+class Once(Progress):
+    """Passes everything on, but no warning twice: a job may open the same input several times."""
+
+    def __init__(self, whole: Progress) -> None:
+        self.whole = whole
+        self._logged: set[str] = set()
+
+    def progress(self, percent: float, text: str = "") -> None:
+        """See `Progress`."""
+        self.whole.progress(percent, text)
+
+    def log(self, text: str, level: Level = "info") -> None:
+        """One line for the user; a warning that was logged before is dropped."""
+        if level == "warning":
+            if text in self._logged:
+                return
+            self._logged.add(text)
+        self.whole.log(text, level)
+
+    def metric(self, **values: float) -> None:
+        """See `Progress`."""
+        self.whole.metric(**values)
+
+    def artifact(self, name: str, path: str) -> None:
+        """See `Progress`."""
+        self.whole.artifact(name, path)
+
+    def cancelled(self) -> bool:
+        """See `Progress`."""
+        return self.whole.cancelled()
+
+
 class Part(Progress):
     """A step of a longer job: passes everything on, its own 0 to 100 % as a share of the whole's."""
 

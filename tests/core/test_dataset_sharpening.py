@@ -110,6 +110,7 @@ def test_layout_is_that_of_otbtf_patch_images(scene, tmp_path, task, size):
         "output": str(tmp_path / "d"),
         "task": task,
         **{f"n_{split}": card.counts[split] for split in SPLITS},
+        "assumptions": [],
     }
     sides = {"input_10m": size, "input_20m": size // 2, "target": size}
     if task == "60m":

@@ -83,6 +83,7 @@ def test_a_scene_comes_out_whole(scene, twenty, sixty, tmp_path):
         "models": ["tiny_20m", "tiny_60m"],
         "level": "L2A",
         "device": "cpu",
+        "assumptions": [],
     }
     assert os.listdir(tmp_path) == ["out.tif"]
     assert log.files == [str(tmp_path / "out.tif")]

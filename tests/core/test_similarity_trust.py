@@ -313,7 +313,8 @@ def test_blocks_give_the_same_quantities(files, monkeypatch) -> None:
         ],
     )
     in_blocks = quantities(files, "invented", threads=2)
-    assert [in_blocks.pop(name) for name in ("bands", "shift")] == [whole.pop(name) for name in ("bands", "shift")]
+    texts = ("bands", "shift", "assumptions")
+    assert [in_blocks.pop(name) for name in texts] == [whole.pop(name) for name in texts]
     assert in_blocks == pytest.approx(whole, rel=1e-9)
 
 
@@ -339,7 +340,7 @@ def test_large_images_are_shifted_by_the_median_of_windows(monkeypatch) -> None:
 def test_a_coarse_raster_with_bands_of_10_m_keeps_them(tmp_path) -> None:
     """As a scene it would have only those that are recorded at 20 m."""
     path = write(tmp_path / "coarse.tif", numbers(field(2, 60)), ("B02", "B8A"), pixel=20)
-    with nested.open_source(str(path), None, Progress()) as found:
+    with nested.open_source(str(path), None) as found:
         assert list(found.bands) == ["B02", "B8A"]
         assert found.grid("B02").spacing == 20
 
@@ -390,7 +391,7 @@ def test_a_raster_that_is_no_scene_is_a_source_too(images, files, tmp_path) -> N
     unnamed = {name: write(tmp_path / f"{name}.tif", images[name], (), 10 if name == "low" else 2.5) for name in images}
     with (
         pytest.raises(InputError, match="does not exist"),
-        nested.open_source(str(tmp_path / "x.tif"), None, Progress()),
+        nested.open_source(str(tmp_path / "x.tif"), None),
     ):
         pass
     # uint16 without names and tags: Sentinel-2's digital numbers.

@@ -64,6 +64,7 @@ class SourceCard(_Part):
     acquired: str | None = None
     licence: str | None = None
     patches: dict[Split, int] = Field(default_factory=dict)
+    assumptions: list[str] = Field(default_factory=list, description="What was assumed about the scene.")
 
 
 class DatasetCard(_Part):

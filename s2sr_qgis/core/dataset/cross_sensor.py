@@ -70,7 +70,7 @@ def create_cross_sensor_dataset(job: CreateCrossSensorDatasetJob, progress: Prog
         reference = open_reference(job, stack)
         source = job.scene or _search(job, reference, progress)
         scene = stack.enter_context(open_scene(source, job.scene_options))
-        for warning in scene.warnings:
+        for warning in (*scene.warnings, *reference.warnings):
             progress.log(warning, "warning")
         reference = cropped(reference, _overlap(scene, reference))
         card, facts = _fill(job, scene, reference, folder, stack, progress)
@@ -81,7 +81,8 @@ def create_cross_sensor_dataset(job: CreateCrossSensorDatasetJob, progress: Prog
                 write_preview(written, split, folder / f"preview_{split}.png")
     progress.artifact("dataset", str(output))
     counts = {f"n_{split}": card.counts[split] for split in SPLITS}
-    return {"output": str(output), "scene": scene.name, "ratio": reference.ratio, **counts, **facts}
+    result = {"output": str(output), "scene": scene.name, "ratio": reference.ratio, **counts, **facts}
+    return {**result, "assumptions": card.sources[0].assumptions}
 
 
 def _overlap(scene: Scene, reference: Reference) -> Window:
@@ -205,6 +206,7 @@ def _fill(
         acquired=scene.acquired.isoformat() if scene.acquired else None,
         licence=job.licence,
         patches=dict(writer.counts),
+        assumptions=[*scene.warnings, *reference.warnings],
     )
     split = "otbtf" if job.compat == "otbtf" else "blocks" if job.strategy == "split" else job.strategy
     card = DatasetCard(

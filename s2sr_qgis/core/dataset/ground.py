@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -114,6 +114,7 @@ class Ground:
     card: ModelCard
     pieces: list[Piece]
     blocks: list[Block]
+    assumptions: list[str] = field(default_factory=list)
 
     def patches(self, count: int, rng: np.random.Generator) -> dict[str, Float]:
         """At most ``count`` training patches at random places: (n, h, w, channels) by tensor, DN.
@@ -231,6 +232,7 @@ def read_ground(
         area = scene.roi_window(roi) if roi else scene.grid.window
         pieces = _pieces(scene, card, area, rng, progress)
         ground = Ground(scene.name, scene.level, card, pieces, _blocks(pieces, _target_size(card, area), rng))
+        ground.assumptions.extend(scene.warnings)
         if not ground.blocks:
             raise ground.too_small()
         return ground

@@ -32,6 +32,7 @@ class Reference:
     """The finer image, lazily made, and the grid of the low-resolution patches over the same ground.
 
     ``coarse`` pixels are ``ratio`` fine ones wide and share their corner. ``acquired``: None where nothing tells.
+    ``warnings``: what was assumed about the files.
     """
 
     image: Image
@@ -39,6 +40,7 @@ class Reference:
     ratio: int
     acquired: datetime | None
     name: str
+    warnings: tuple[str, ...] = ()
 
 
 def open_reference(job: CreateCrossSensorDatasetJob, stack: ExitStack) -> Reference:
@@ -56,7 +58,7 @@ def open_reference(job: CreateCrossSensorDatasetJob, stack: ExitStack) -> Refere
     acquired, name = _acquired(Path(job.xs)), Path(job.xs).stem
     if job.pan is None:
         ratio = job.ratio or max(round(SENTINEL_2 / xs.grid.spacing), 1)
-        return Reference(xs, _coarser(xs.grid, ratio, job.xs), ratio, acquired, name)
+        return Reference(xs, _coarser(xs.grid, ratio, job.xs), ratio, acquired, name, tuple(xs.warnings))
     pan = stack.enter_context(FileImage(job.pan, job.nodata))
     if len(pan.bands) != 1:
         raise InputError(f"{job.pan} has {len(pan.bands)} bands; a panchromatic image has one.")
@@ -76,7 +78,8 @@ def open_reference(job: CreateCrossSensorDatasetJob, stack: ExitStack) -> Refere
         engine=job.engine,
         compat=job.compat,
     )
-    return Reference(image, _common(xs.grid, pan.grid, ratio, job), ratio, acquired or _acquired(Path(job.pan)), name)
+    coarse, warnings = _common(xs.grid, pan.grid, ratio, job), (*xs.warnings, *pan.warnings)
+    return Reference(image, coarse, ratio, acquired or _acquired(Path(job.pan)), name, warnings)
 
 
 def cropped(reference: Reference, window: Window) -> Reference:

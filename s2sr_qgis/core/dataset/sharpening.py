@@ -99,8 +99,8 @@ class _Tile:
 def create_sharpening_dataset(job: CreateSharpeningDatasetJob, progress: Progress) -> dict[str, Any]:
     """Cut a dataset for sharpening out of scenes, into a folder that appears when it is complete.
 
-    Returns ``output``, ``task``, ``n_train``, ``n_valid``, ``n_test``. Raises `InputError` for scenes, sizes or
-    proportions that cannot be used, `OutputError` for a folder that cannot be written.
+    Returns ``output``, ``task``, ``n_train``, ``n_valid``, ``n_test``, ``assumptions``. Raises `InputError` for scenes,
+    sizes or proportions that cannot be used, `OutputError` for a folder that cannot be written.
     """
     recipe = _recipe(job)
     proportions = (job.train, job.valid, job.test)
@@ -122,7 +122,9 @@ def create_sharpening_dataset(job: CreateSharpeningDatasetJob, progress: Progres
             if written.count(split):
                 write_preview(written, split, folder / f"preview_{split}.png")
     progress.artifact("dataset", str(output))
-    return {"output": str(output), "task": job.task, **{f"n_{split}": card.counts[split] for split in SPLITS}}
+    counts = {f"n_{split}": card.counts[split] for split in SPLITS}
+    assumptions = list(dict.fromkeys(text for source in card.sources for text in source.assumptions))
+    return {"output": str(output), "task": job.task, **counts, "assumptions": assumptions}
 
 
 def _recipe(job: CreateSharpeningDatasetJob) -> _Recipe:
@@ -388,4 +390,5 @@ def _source(scene: Scene, licence: str | None, patches: dict[Split, int]) -> Sou
         acquired=scene.acquired.isoformat() if scene.acquired else None,
         licence=licence,
         patches=patches,
+        assumptions=list(scene.warnings),
     )

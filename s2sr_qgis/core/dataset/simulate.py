@@ -23,7 +23,7 @@ from ..progress import Progress
 from ..raster.grid import Grid, Window
 from ..raster.image import FileImage
 from ..raster.tiles import tiles
-from ..raster.writer import FileOptions, OutputBand, check_target, write_raster
+from ..raster.writer import FileOptions, OutputBand, assumed, check_target, write_raster
 from ..scene.bands import BANDS, band_name
 from ..scene.mtf import MTF_AT_NYQUIST, sensor_sigma
 
@@ -75,7 +75,9 @@ def simulate(job: SimulateJob, progress: Progress) -> dict[str, Any]:
         bands = [
             OutputBand(name, BANDS[name].wavelength, BANDS[name].bandwidth, 1 / QUANTIFICATION) for name in work.bands
         ]
-        tags = {"TIFFTAG_SOFTWARE": "s2sr", "SIMULATED_FROM": Path(job.image).name}
+        for warning in image.warnings:
+            progress.log(warning, "warning")
+        tags = {"TIFFTAG_SOFTWARE": "s2sr", "SIMULATED_FROM": Path(job.image).name, **assumed(image.warnings)}
         options = FileOptions(nodata=0, block=work.block, tags=tags)
         with write_raster(output, work.grid, bands, options, progress.check) as writer:
             parts = tiles(work.grid.window, work.block, 0, 1)
@@ -95,6 +97,7 @@ def simulate(job: SimulateJob, progress: Progress) -> dict[str, Any]:
         "height": work.grid.height,
         "bands": list(work.bands),
         "ratio": work.ratio,
+        "assumptions": list(image.warnings),
     }
 
 

@@ -21,7 +21,7 @@ from ..raster.otb import require_application
 from ..raster.serve import APPLICATION, FIELD, ServeJob, Source, serve, serve_job
 from ..raster.superimpose import superimpose
 from ..raster.tiles import Tile, crop, fill, mirrored, tiles
-from ..raster.writer import FileOptions, OutputBand, write_raster
+from ..raster.writer import FileOptions, OutputBand, assumed, write_raster
 from ..scene import Scene
 from ..scene.bands import BANDS
 from ..scene.image import SCALING, SceneImage
@@ -70,7 +70,7 @@ def super_resolve_cross_sensor(
         format=job.format,
         compression=job.compression,
         threads=job.threads,
-        tags={"TIFFTAG_SOFTWARE": "s2sr", "SCENE": scene.name, "MODELS": card.name},
+        tags={"TIFFTAG_SOFTWARE": "s2sr", "SCENE": scene.name, "MODELS": card.name, **assumed(scene.warnings)},
     )
     output = job.output.expanduser().absolute()
     parts = tiles(area, size, model.halo, model.multiple)
@@ -109,6 +109,7 @@ def super_resolve_cross_sensor(
         "models": [card.name],
         "level": scene.level,
         "device": model.device,
+        "assumptions": list(scene.warnings),
     }
 
 
@@ -149,7 +150,7 @@ def _through_otbtf(
                 progress.check()
                 place = Window(tile.core.col - area.col, tile.core.row - area.row, tile.core.width, tile.core.height)
                 writer.write(place, dict(zip(card.input_bands, source.read(tile.core), strict=True)))
-        grid = serve(otbtf_job(folder, card, path), output, job.data_type)
+        grid = serve(otbtf_job(folder, card, path), output, job.data_type, assumed(scene.warnings))
     progress.artifact("output", str(output))
     return {
         "output": str(output),
@@ -160,6 +161,7 @@ def _through_otbtf(
         "models": [card.name],
         "level": scene.level,
         "device": "otbtf",
+        "assumptions": list(scene.warnings),
     }
 
 

@@ -98,6 +98,7 @@ def evaluate(job: EvaluateJob, progress: Progress) -> dict[str, Any]:
         "border": job.border,
         "device": model.device,
         "precision": model.precision,
+        "assumptions": list(scene.warnings),
         **_figures(results),
     }
     progress.log(

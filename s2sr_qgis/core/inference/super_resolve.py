@@ -19,7 +19,7 @@ from ..jobs import SuperResolveJob
 from ..progress import Progress
 from ..raster.grid import Window
 from ..raster.tiles import enclosing, tiles
-from ..raster.writer import FileOptions, OutputBand, check_target, write_raster
+from ..raster.writer import FileOptions, OutputBand, assumed, check_target, write_raster
 from ..scene import open_scene
 from ..scene.bands import BANDS
 from ..scene.rows import Rows
@@ -38,7 +38,8 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
     0, or float32 reflectance, nodata NaN. A pixel is nodata exactly where its own band's source pixel is. Returns
     ``output``, ``scene`` (its name), ``width``, ``height``, ``bands``, ``models``, ``level``, ``device`` and, after
     consistency passes, ``residual``: the RMSE in reflectance between each original band and the degraded result, before
-    and after; ``seconds``: processor time that decoding, the networks, encoding and the rest took. The pixels do not
+    and after; ``seconds``: processor time that decoding, the networks, encoding and the rest took; ``assumptions``:
+    what was assumed about the scene, also in the tag S2SR_ASSUMPTIONS of the file. The pixels do not
     depend on the threads and, but for the last digits of the networks' sums, not on the tiles.
     Raises `InputError`, `ModelError`, `OutputError`, `MissingPackageError`, `Cancelled`.
     """
@@ -127,6 +128,7 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
         "level": scene.level,
         "device": devices,
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
+        "assumptions": list(scene.warnings),
     }
     return {**result, "residual": residual} if residual else result
 
@@ -161,5 +163,6 @@ def _tags(scene: Scene, choices: list[Choice], job: SuperResolveJob) -> dict[str
         "ACQUISITION": scene.acquired.isoformat() if scene.acquired else "",
         "MODELS": ", ".join(choice.card.name for choice in choices),
         "CONSISTENCY_PASSES": str(job.consistency),
+        **assumed(scene.warnings),
     }
     return {name: value for name, value in tags.items() if value}

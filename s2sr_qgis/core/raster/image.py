@@ -87,6 +87,7 @@ class FileImage:
 
     ``nodata`` overrides the file's own. ``bands`` picks bands by number, from 1 on, in the order wanted. With
     ``anywhere`` an image without a place on the ground will do: its corner is 0, 0 and its pixels are 1 wide.
+    ``warnings`` are sentences on what was assumed about the file.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class FileImage:
         anywhere: bool = False,
     ) -> None:
         self.path = Path(path)
+        self.warnings: list[str] = []
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)

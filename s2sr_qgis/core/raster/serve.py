@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -122,8 +122,13 @@ def serve_job(
     return ServeJob(parameters, len(ordered), resolution, crop, side)
 
 
-def serve(job: ServeJob, target: str | Path, data_type: Literal["uint16", "float32"] = "uint16") -> Grid:
-    """Run a job with OTBTF and write a GeoTIFF with the right georeference; returns where its pixels lie.
+def serve(
+    job: ServeJob,
+    target: str | Path,
+    data_type: Literal["uint16", "float32"] = "uint16",
+    tags: Mapping[str, str] | None = None,
+) -> Grid:
+    """Run a job with OTBTF and write a GeoTIFF with the right georeference and ``tags``; returns where its pixels lie.
 
     The file appears complete or not at all. OTBTF truncates integers. Raises `MissingPackageError` where OTBTF is not,
     `InputError` for a first source that cannot be read or is too small, `OutputError` for what cannot be written.
@@ -136,12 +141,15 @@ def serve(job: ServeJob, target: str | Path, data_type: Literal["uint16", "float
         options = "&".join((*STORAGE, "streaming:type=tiled", "streaming:sizemode=height"))
         name = f"{temporary}?&{options}&streaming:sizevalue={job.field}"
         write(application, {"out": name}, {"out": PIXEL_TYPES[data_type]})
-        put_right(temporary, grid)
+        put_right(temporary, grid, tags)
     return grid
 
 
-def put_right(path: Path, grid: Grid) -> None:
-    """Give OTBTF's output the georeference that its pixels have. Raises `OutputError` where it has other pixels."""
+def put_right(path: Path, grid: Grid, tags: Mapping[str, str] | None = None) -> None:
+    """Give OTBTF's output the georeference that its pixels have, and tags.
+
+    Raises `OutputError` where it has other pixels.
+    """
     with rasterio.open(path, "r+") as image:
         if (image.width, image.height) != (grid.width, grid.height):
             raise OutputError(
@@ -150,3 +158,4 @@ def put_right(path: Path, grid: Grid) -> None:
             )
         image.transform = grid.transform
         image.crs = grid.crs
+        image.update_tags(**(tags or {}))

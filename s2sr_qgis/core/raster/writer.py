@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +69,15 @@ class FileOptions:
     block: int = 512
     threads: int | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+ASSUMPTIONS = "S2SR_ASSUMPTIONS"
+"""Tag of an output: what was assumed about its inputs, one sentence after another, separated by `` | ``."""
+
+
+def assumed(assumptions: Sequence[str]) -> dict[str, str]:
+    """The tag of an output for what was assumed about its inputs; none where nothing was."""
+    return {ASSUMPTIONS: " | ".join(dict.fromkeys(assumptions))} if assumptions else {}
 
 
 class RasterWriter:

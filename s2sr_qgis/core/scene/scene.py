@@ -72,7 +72,8 @@ class Scene:
     """One Sentinel-2 acquisition on one tile, or an extract of it. Made by `open_scene`; reads are thread-safe.
 
     ``grid`` is the 10 m grid of the ground that all bands cover; its size and corner are multiples of the coarsest
-    band's pixel, that is of ``multiple`` 10 m pixels (6, 2 or 1). ``warnings`` are sentences for the user's log.
+    band's pixel, that is of ``multiple`` 10 m pixels (6, 2 or 1). ``warnings`` are sentences on what was assumed about
+    the scene: every job logs them, returns them as ``assumptions`` and writes them into its outputs' tags.
     ``scl``: the file of Level-2A's scene classification, where the product has one.
     """
 

@@ -17,7 +17,7 @@ from ..errors import OutputError
 from ..jobs import SimilarityJob
 from ..progress import Level, Progress
 from ..raster.grid import Window
-from ..raster.writer import FileOptions, OutputBand, RasterWriter, atomic, check_target, write_raster
+from ..raster.writer import FileOptions, OutputBand, RasterWriter, assumed, atomic, check_target, write_raster
 from .comparison import BLOCK_UNIT, Comparison, Result, block, blocks, chosen, in_threads
 from .measure import Block, Float, Measure, Setup
 from .measures import catalogue
@@ -35,8 +35,9 @@ def compare(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
     where a figure is infinite or not defined (then None); each total under the measure's own name, too; ``shift``
     (pixels right and down that bring the image onto the reference, None where not found); ``definition``,
     ``data_range``, ``data_range_from``, ``unit`` (of the values), ``pixels`` (that count in a band), ``bands``,
-    ``reference``, ``image``; the paths of the files written. With ``source``: the quantities of
-    `triple.opensr_quantities` under ``opensr``. With ``consistency``: what `consistency.consistency` gives.
+    ``reference``, ``image``; ``assumptions`` about the files; the paths of the files written. With ``source``:
+    the quantities of `triple.opensr_quantities` under ``opensr``. With ``consistency``: what
+    `consistency.consistency` gives.
     Raises `InputError`, `OutputError`, `Cancelled`.
     """
     _check_outputs(job)
@@ -160,6 +161,9 @@ def _measured(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
     doubts = _doubts(result, pair)
     for text in doubts:
         progress.log(text, "warning")
+    assumptions = [*pair.warnings, *doubts]
+    if quantities:
+        assumptions += quantities["opensr"].pop("assumptions")
     outputs = {
         "reference": job.reference,
         "image": job.image,
@@ -171,6 +175,7 @@ def _measured(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
         "pixels": result.pixels,
         **figures(result, pair.short_unit),
         "shift": result.shift,
+        "assumptions": assumptions,
         **quantities,
     }
     if job.map:
@@ -221,6 +226,7 @@ def _report(
 def _map(job: SimilarityJob, pair: Pair, setup: Setup, progress: Progress) -> Iterator[Layer]:
     title = catalogue()[job.map_measure].title
     tags = {"TIFFTAG_SOFTWARE": "s2sr", "REFERENCE": Path(job.reference).name, "IMAGE": Path(job.image).name}
+    tags |= assumed(pair.warnings)
     options = FileOptions("float32", math.nan, block=BLOCK_UNIT, threads=job.threads, tags=tags)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # then its images have no place either

@@ -64,9 +64,12 @@ def consistency(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
     range_from = "the option" if job.data_range else "reflectance 1"
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE))
-        source = stack.enter_context(open_source(job.reference, job.nodata, progress))
+        source = stack.enter_context(open_source(job.reference, job.nodata))
         raster = stack.enter_context(Raster(job.image, job.nodata))
         mask = stack.enter_context(Raster(job.mask)) if job.mask else None
+        assumptions = [*source.warnings, *raster.warnings, *(mask.warnings if mask else ())]
+        for warning in assumptions:
+            progress.log(warning, "warning")
         groups = _groups(source, RasterSource(raster), mask, job, progress)
         progress.log(f"Unit of RMSE: {UNIT}; data range {data_range:g}, from {range_from}.")
         done = []
@@ -82,6 +85,7 @@ def consistency(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
         "unit": UNIT,
         "bands": [band for group in groups for band in group.names],
         "pixels": sum(result.pixels for result, _ in done),
+        "assumptions": assumptions,
         **_merged(groups, done),
     }
     if job.report:

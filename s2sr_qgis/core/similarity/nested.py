@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import InputError
-from ..progress import Progress
 from ..raster.grid import Grid, Window
 from ..raster.image import Image
 from ..raster.superimpose import valid_pixels
@@ -26,10 +25,11 @@ TOLERANCE = 0.05
 
 
 class Source(Protocol):
-    """Bands by name, in reflectance, each on its own grid."""
+    """Bands by name, in reflectance, each on its own grid. ``warnings``: what was assumed about the source."""
 
     name: str
     bands: list[str]
+    warnings: list[str]
 
     def grid(self, band: str) -> Grid:
         """A band's own grid."""
@@ -43,6 +43,7 @@ class SceneSource:
 
     def __init__(self, scene: Scene) -> None:
         self._scene, self.name, self.bands = scene, scene.name, list(scene.bands)
+        self.warnings = scene.warnings
 
     def grid(self, band: str) -> Grid:
         """See `Source.grid`."""
@@ -63,7 +64,7 @@ class RasterSource:
     """A raster; a band without a name has its number. Reflectance by `unit_of`."""
 
     def __init__(self, raster: Raster) -> None:
-        self.raster, self.name = raster, raster.path.name
+        self.raster, self.name, self.warnings = raster, raster.path.name, raster.warnings
         self.bands: list[str] = [name or str(place + 1) for place, name in enumerate(raster.names)]
         self._factor, self._summand = unit_of(raster)
 
@@ -82,7 +83,7 @@ class RasterSource:
 
 
 @contextmanager
-def open_source(source: str, nodata: float | None, progress: Progress) -> Iterator[Source]:
+def open_source(source: str, nodata: float | None) -> Iterator[Source]:
     """A scene, or else a raster; also one that is no whole scene, such as 10 m bands at 20 m. Raises `InputError`."""
     is_file = Path(source).expanduser().is_file()
     try:
@@ -99,8 +100,6 @@ def open_source(source: str, nodata: float | None, progress: Progress) -> Iterat
         if file and not {name for name in file.names if name in BANDS} <= set(scene.bands):
             yield RasterSource(file)
             return
-        for warning in scene.warnings:
-            progress.log(warning, "warning")
         yield SceneSource(scene)
 
 

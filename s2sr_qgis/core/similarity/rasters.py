@@ -148,6 +148,7 @@ def open_pair(job: SimilarityJob, progress: Progress) -> Iterator[Pair]:
         data_range, source = default_range(reference) if job.data_range is None else (job.data_range, "the option")
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_cache(reference, image)))
         aligned = _aligned(reference, image, job)
+        warnings += [text for raster in (reference, image, mask) if raster for text in raster.warnings]
         for text in warnings:
             progress.log(text, "warning")
         rmse = unit if job.definition == "reference" else "data ranges"

@@ -50,11 +50,13 @@ def opensr_quantities(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
     with ExitStack() as stack:
         # The comparison of the two has told the user all of this already.
         pair = stack.enter_context(open_pair(job, Progress()))
-        source = stack.enter_context(open_source(job.source or "", job.nodata, progress))
+        source = stack.enter_context(open_source(job.source or "", job.nodata))
+        for warning in source.warnings:
+            progress.log(warning, "warning")
         triple = _opened(pair, source, Path(job.image).name)
         work = _Work(triple, progress, job.threads)
         figures = work.figures()
-    return {**figures._asdict(), **work.facts, "bands": list(pair.bands)}
+    return {**figures._asdict(), **work.facts, "bands": list(pair.bands), "assumptions": list(source.warnings)}
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ def write_consistency(
         unit="DN",
         warnings=[
             "The reference is the source; the image is degraded to its pixels by the sensor's MTF. The figures tell "
-            "whether the image still shows what the source shows, not whether its detail is true."
+            "whether the image still shows what the source shows, not whether its detail is true.",
+            *outputs["assumptions"],
         ],
         sections=sections,
     )

@@ -185,6 +185,7 @@ class Tuning:
             "steps": self.steps,
             "patches": len(self.patches[TARGET]),
             "share": self.share,
+            "assumptions": list(self.ground.assumptions),
         }
 
     def _take(self, best: Best) -> None:
