@@ -66,7 +66,7 @@ def test_a_model_folder_is_complete(task, request) -> None:
     assert card.radius == reach(folder)
     assert card.multiple == {"20m": 2, "60m": 6}[task]
     assert max(card.metrics["parity"].values()) < 2e-5
-    assert set(card.metrics["parity"]) == {"random", "real"}
+    assert set(card.metrics["parity"]) == {"random", "real"} | ({"saved_model"} if task == "20m" else set())
     assert card.metrics["test_split"]["rmse_mean"] > 0
     assert card.training["sources"][0]["licence"] == "CC0-1.0"
     assert "source" not in card.training["sources"][0]  # a path of the machine that made the dataset
@@ -95,7 +95,7 @@ def test_the_saved_model_keeps_the_contract_of_otbtf(model20, run20) -> None:
     inputs = served.structured_input_signature[1]
     assert set(inputs) == set(TENSORS["20m"])
     assert [tuple(inputs[name].shape) for name in TENSORS["20m"]] == [(None, None, None, 4), (None, None, None, 6)]
-    crops = (16, 32, 64, 96, 128)
+    crops = (16, 32, 64, 96, 128, 160, 192)
     assert set(served.structured_outputs) == {"sharpened", *(f"sharpened_crop{crop}" for crop in crops)}
     rng = np.random.default_rng(0)
     tensors = {
@@ -163,7 +163,7 @@ def test_a_failed_export_leaves_nothing(run20, tmp_path, monkeypatch) -> None:
         jobs.run(jobs.ExportJob(run=run20, output=tmp_path / "m"), Recorder(stop_after=0))
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(export, "PARITY", -1.0)
-    with pytest.raises(ModelError, match=r"differ by .* on random patches .*; the model was not written\."):
+    with pytest.raises(ModelError, match=r"Keras on random patches differ by .*; the model was not written\."):
         jobs.run(jobs.ExportJob(run=run20, output=tmp_path / "m"))
     assert not list(tmp_path.iterdir())
 

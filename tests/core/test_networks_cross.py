@@ -212,7 +212,7 @@ def test_the_card_of_an_exported_model(trained) -> None:
     assert [(t.name, t.bands, t.resolution) for t in card.outputs] == [("sharpened", BANDS, 1.5)]
     assert (card.scale, card.multiple) == (4, 1)
     assert max(card.metrics["parity"].values()) < 2e-5
-    assert set(card.metrics["parity"]) == {"random", "real"}
+    assert set(card.metrics["parity"]) == {"random", "real", "saved_model"}
     assert "6 m to 1.5 m" in card.title
     assert card.metrics["test_split"]["bicubic"]["rmse_mean"] > 0
     assert (folder / "saved_model").is_dir()

@@ -9,7 +9,7 @@ from array_image import ArrayImage, noise, utm
 from golden_windows import arguments, runs
 from rasterio.transform import Affine
 
-from s2sr_qgis.core.errors import InputError, MissingPackageError, ModelError, OutputError
+from s2sr_qgis.core.errors import InputError, MissingPackageError, OutputError
 from s2sr_qgis.core.raster import otb
 from s2sr_qgis.core.raster.otb import otb_available, otbtf_available
 from s2sr_qgis.core.raster.pansharpening import bundle_to_perfect_sensor
@@ -84,8 +84,6 @@ def test_bad_jobs_are_told():
         serve_job("m", [], "y", 10.0, 8)
     with pytest.raises(InputError, match=r"pixels of 'x' \(20 m\) are no multiple of the output's \(1.5 m\)"):
         serve_job("m", [X], "y", 1.5, 8)
-    with pytest.raises(ModelError, match="wide enough for its radius of 100 input pixels"):
-        serve_job("m", [X], "y", 10.0, 100)
 
 
 @pytest.mark.skipif(otb_available(), reason="Orfeo ToolBox is there")

@@ -74,7 +74,9 @@ class ModelCard(_Part):
     radius: int
     multiple: int
     orientations: Literal[1, 2] = Field(
-        1, description="2: the result is the mean with that on the image turned by half (self-ensemble)."
+        1,
+        description="2: the result is the mean with that on the image rotated by 180° (self-ensemble). The SavedModel "
+        "computes this mean itself; the ONNX files hold the network alone, and inference runs them twice.",
     )
     parameters: int
     mflop_per_pixel: float = Field(description="Million floating-point operations per output pixel.")

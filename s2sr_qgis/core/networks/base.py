@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+from keras import ops
 
 OUTPUT = "sharpened"
 """Name of every network's output."""
@@ -136,8 +138,24 @@ class ModelBase(_Contract):  # type: ignore[misc,valid-type]
         outputs = self.get_outputs(normalized_inputs=self.normalize_inputs(inputs=inputs))
         return keras.Model(inputs=inputs, outputs=outputs, name=type(self).__name__.lower())
 
-    def serving_model(self) -> keras.Model:
-        """The same network (same weights) with the cropped outputs, for the SavedModel."""
+    def serving_model(self, crops: Sequence[int] = (), orientations: int = 1) -> keras.Model:
+        """The same network (same weights) with the cropped outputs, for the SavedModel.
+
+        Args:
+            crops: further crops in output pixels, beside those of the constructor.
+            orientations: 2: each output is the mean with that on the image rotated by 180°, as inference computes it
+                where a model's card has ``orientations: 2``.
+        """
+        inputs = {tensor.name: tensor for tensor in self.model.inputs}
         outputs = dict(zip(self.model.output_names, self.model.outputs, strict=True))
+        if orientations == 2:
+            rotated = self.model({name: _rotated(tensor) for name, tensor in inputs.items()})
+            outputs = {name: (tensor + _rotated(rotated[name])) * 0.5 for name, tensor in outputs.items()}
+        self.inference_cropping: list[int] = sorted({*self.inference_cropping, *crops})
         extra = self.postprocess_outputs(outputs=outputs, inputs=None)
         return keras.Model(inputs=self.model.input, outputs={**outputs, **extra}, name=self.model.name)
+
+
+def _rotated(images: Any) -> Any:
+    """Images (n, h, w, channels) rotated by 180°."""
+    return ops.flip(images, (1, 2))

@@ -10,15 +10,16 @@ from typing import Any, Literal
 
 import rasterio
 
-from ..errors import InputError, ModelError, OutputError
+from ..errors import InputError, OutputError
 from .grid import Grid
 from .image import FileImage
 from .otb import require_application, run_application, write
 from .writer import atomic
 
 APPLICATION = "TensorflowModelServe"
-CROPS = (16, 32, 64, 96, 128)
-"""Outputs ``NAME_crop16`` … that a SavedModel has beside ``NAME``, in output pixels (`otbtf.ModelBase`)."""
+CROPS = (16, 32, 64, 96, 128, 160, 192)
+"""Outputs ``NAME_crop16`` … that every SavedModel has beside ``NAME``, in output pixels: those of `otbtf.ModelBase`
+and two for networks of a large radius."""
 FIELD = 256
 """Side of a tile, in output pixels, that is aimed at: OTBTF was fastest there (input tiles up to 360 pixels)."""
 PIXEL_TYPES = {"uint16": "uint16", "float32": "float"}
@@ -62,6 +63,16 @@ class ServeJob:
         return Grid(first.crs, x, y, first.spacing / factor, width, height)
 
 
+def narrowest_crop(radius: int, unit: int) -> int:
+    """The narrowest crop that holds a network's radius, both in output pixels; a multiple of ``unit`` pixels.
+
+    Where none of `CROPS` does, it is a multiple of about 32 pixels; the export adds that output to the SavedModel.
+    """
+    step = unit * max(32 // unit, 1)
+    found = next((crop for crop in CROPS if crop >= radius and crop % unit == 0), None)
+    return found or math.ceil(radius / step) * step
+
+
 def serve_job(
     model: str | Path,
     sources: Sequence[Source],
@@ -79,7 +90,7 @@ def serve_job(
     tiles are such that every source's tile has whole pixels. ``field``: about how large a tile shall be, in output
     pixels. Sources go finest first: in another order OTBTF reads the fine one a pixel off.
 
-    Raises `InputError` for sources whose pixel sizes are no multiples of the output's, `ModelError` where no crop fits.
+    Raises `InputError` for sources whose pixel sizes are no multiples of the output's.
     """
     ordered = sorted(sources, key=lambda source: source.resolution)
     if not ordered:
@@ -92,13 +103,7 @@ def serve_job(
                 f"({resolution:g} m); superimpose it on a grid that is."
             )
     unit = math.lcm(multiple * ratios[0], *ratios)
-    crop = next((c for c in CROPS if c >= radius * ratios[0] and c % unit == 0), None)
-    if crop is None:
-        crops = ", ".join(map(str, CROPS))
-        raise ModelError(
-            f"None of the model's cropped outputs ({crops} pixels) is wide enough for its radius of {radius} input "
-            f"pixels and a multiple of {unit}; use the engine 'native'."
-        )
+    crop = narrowest_crop(radius * ratios[0], unit)
     side = max(field // unit, 1) * unit
     parameters: dict[str, Any] = {}
     for number, (source, ratio) in enumerate(zip(ordered, ratios, strict=True), start=1):

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from ..inference.card import ModelCard
+from ..errors import ModelError
+from ..inference.card import SAVED_MODEL, ModelCard
 from ..inference.model import Model, load_model, turned
 from ..networks.base import OUTPUT
 
@@ -43,6 +44,31 @@ def check_parity(
     """Largest difference (reflectance) between Keras and one of the model folder's ONNX files on the same patches."""
     found = outputs(load_model(folder, device="cpu", precision=precision), patches)
     return float(np.abs(found - expected(model, card, patches)).max() * card.scaling)
+
+
+def check_saved_model(folder: Path, card: ModelCard, patches: Patches) -> float:
+    """Largest difference (reflectance) between a model folder's SavedModel and its float32 ONNX file.
+
+    The SavedModel is loaded into a session, as OTBTF does: `tf.saved_model.load` finds weights that a session does not.
+    Raises `ModelError` where it does not run there.
+    """
+    import tensorflow as tf
+
+    found = outputs(load_model(folder, device="cpu", precision="float32"), patches)
+    served = []
+    try:
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            signature = tf.compat.v1.saved_model.load(session, ["serve"], str(folder / SAVED_MODEL)).signature_def[
+                "serving_default"
+            ]
+            feeds = {name: tensor.name for name, tensor in signature.inputs.items()}
+            for index in range(len(found)):
+                feed = {feeds[tensor.name]: patches[tensor.name][index : index + 1] for tensor in card.inputs}
+                served.append(session.run(signature.outputs[OUTPUT].name, feed)[0])
+    except (tf.errors.OpError, KeyError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"The SavedModel does not run in a TensorFlow session: {reason}; leave it out.") from error
+    return float(np.abs(np.stack(served) - found).max() * card.scaling)
 
 
 def outputs(model: Model, patches: Patches) -> Array:
