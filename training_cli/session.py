@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -129,15 +129,21 @@ def figure(name: str, value: float) -> str:
 
 @contextmanager
 def _stoppable(progress: TerminalProgress) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks the job to stop; the second stops Python at once."""
+    """The first Ctrl-C, SIGTERM or SIGHUP asks the job to stop; the second stops Python at once.
+
+    SIGHUP comes where the terminal or the SSH session is closed; under nohup it stays ignored.
+    """
 
     def ask(number: int, _frame: FrameType | None) -> None:
         if progress.signal is not None:
             raise KeyboardInterrupt
         progress.signal = number
-        progress.log("Stopping; press Ctrl-C again to stop at once.", "warning")
+        with suppress(OSError):  # a terminal that was closed takes no text
+            progress.log("Stopping; press Ctrl-C again to stop at once.", "warning")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    numbers = [number for number in (getattr(signal, name, None) for name in names) if number is not None]
+    before = {number: signal.signal(number, ask) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield
     finally:

@@ -294,6 +294,13 @@ app(["evaluate", "m", "s"])
     [
         (signal.SIGINT, "polite", 1, 130),
         (signal.SIGTERM, "polite", 1, 143),
+        pytest.param(
+            getattr(signal, "SIGHUP", None),
+            "polite",
+            1,
+            129,
+            marks=pytest.mark.skipif(sys.platform == "win32", reason="no SIGHUP"),
+        ),
         (signal.SIGINT, "stubborn", 2, 130),
     ],
 )
