@@ -43,10 +43,10 @@ system:
 	@touch $@
 
 # Orfeo ToolBox's bindings are built for the system's Python and for NumPy 1.
-.venv-otb/.done: Makefile
+.venv-otb/.done: Makefile pyproject.toml
 	@echo "s2sr: the environment of the tests with Orfeo ToolBox, .venv-otb ..."
 	@$(OTB_PYTHON) -m venv .venv-otb
-	@.venv-otb/bin/python -m pip install -q --disable-pip-version-check 'numpy>=1.26,<2' 'pyotb>=2.2,<3' 'rasterio>=1.4,<2' 'scipy>=1.11,<2' 'pytest>=8,<10' 'pytest-timeout>=2.3,<3'
+	@.venv-otb/bin/python -m pip install -q --disable-pip-version-check -e '.[otb]' 'numpy>=1.26,<2' 'onnx>=1.16,<2' 'pytest>=8,<10' 'pytest-timeout>=2.3,<3'
 	@touch $@
 
 # image-similarity-measures asks for an OpenCV with windows, NumPy 1 and a scikit-image that ends at Python 3.11.
@@ -107,10 +107,10 @@ test-similarity:  ## similarity measures against image-similarity-measures, sewa
 	@$(MAKE) -s .venv-similarity/.torch
 	.venv-similarity/bin/python -m pytest -q tests/similarity
 
-test-otb:  ## native engines against real Orfeo ToolBox, installed and built once (Debian 12)
+test-otb:  ## all tests that need real Orfeo ToolBox, installed and built once (Debian 12)
 	@OTB_PYTHON="$(OTB_PYTHON)" sh tools/setup_otb.sh
 	@$(MAKE) -s .venv-otb/.done
-	@. "$${XDG_CACHE_HOME:-$$HOME/.cache}/s2sr/otb/env.sh" && .venv-otb/bin/python -m pytest -q tests/otb
+	@. "$${XDG_CACHE_HOME:-$$HOME/.cache}/s2sr/otb/env.sh" && .venv-otb/bin/python -m pytest -q -m otb tests/otb tests/core
 
 bench: .venv/.train  ## our models beside DSen2 and bicubic, and the picture; DATA=folder of the test scenes
 	@$(MAKE) -s .venv-peer/.done

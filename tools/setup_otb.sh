@@ -11,7 +11,7 @@ KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 SWIG_SOURCE=Modules/Wrappers/SWIG/src
 
 fail() { echo "s2sr: $*" >&2; exit 1; }
-by_hand="install Orfeo ToolBox 8 or 9 with its Python bindings (https://www.orfeo-toolbox.org/download), pip install pyotb in a Python with NumPy < 2, and run its python -m pytest tests/otb."
+by_hand="install Orfeo ToolBox 8 or 9 with its Python bindings (https://www.orfeo-toolbox.org/download), pip install pyotb in a Python with NumPy < 2, and run its python -m pytest -m otb tests/otb tests/core."
 codename=$(. /etc/os-release 2>/dev/null && echo "${VERSION_CODENAME:-}") || true
 [ "$codename" = bookworm ] || fail "this is not Debian 12, so nothing was installed; $by_hand"
 

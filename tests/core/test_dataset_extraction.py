@@ -276,7 +276,7 @@ def test_engine_otb_without_otbtf_says_how_to_get_it(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not otb.otbtf_available(), reason="OTBTF is not installed")
+@pytest.mark.otb("PatchesExtraction")
 @pytest.mark.parametrize("name", runs("ext_"))
 def test_engines_agree(name):
     if "southup" in name:

@@ -187,7 +187,7 @@ def test_engine_otb_without_otbtf_says_how_to_get_it():
         otbtf_selection(flat(60, 50), patch_size=8, step=4, engine="otb")
 
 
-@pytest.mark.skipif(not otb.otbtf_available(), reason="OTBTF is not installed")
+@pytest.mark.otb("PatchesSelection")
 @pytest.mark.parametrize("name", runs("sel_"))
 def test_engines_agree(name):
     if "southup" in name:

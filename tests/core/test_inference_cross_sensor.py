@@ -158,7 +158,7 @@ def test_the_job_for_otbtf_has_the_right_fields(model, tmp_path):
 def test_otbtf_is_named_where_it_is_missing(scene, model, tmp_path):
     if otbtf_available():
         pytest.skip("OTBTF is installed here")
-    with pytest.raises(MissingPackageError, match=r"Orfeo ToolBox is not there|TensorflowModelServe"):
+    with pytest.raises(MissingPackageError, match=r"orfeo-toolbox\.org|TensorflowModelServe.*mdl4eo/otbtf"):
         run(SuperResolveJob(scene=str(scene), output=tmp_path / "out.tif", models=[str(model)], engine="otb"))
     assert not list(tmp_path.iterdir())
 

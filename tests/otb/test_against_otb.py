@@ -21,6 +21,8 @@ from s2sr_qgis.core.raster.pansharpening import bundle_to_perfect_sensor, pansha
 from s2sr_qgis.core.raster.serve import Source, serve, serve_job
 from s2sr_qgis.core.raster.superimpose import superimpose
 
+pytestmark = pytest.mark.otb
+
 METHODS = ["rcs", "lmvm", "bayes"]
 TYPES = ["float32", "uint16", "int16", "uint8"]
 
@@ -167,7 +169,7 @@ def test_without_otbtf_it_is_told_where_to_get_it(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not otbtf_available(), reason="OTBTF's applications are not in this Orfeo ToolBox")
+@pytest.mark.otb("TensorflowModelServe")
 @pytest.mark.parametrize("run", runs("srv_x2_crop16_ef64_u16"))
 def test_serving_puts_pixels_where_they_are(tmp_path, run):
     tensorflow = pytest.importorskip("tensorflow", reason="needs TensorFlow to make a model")
