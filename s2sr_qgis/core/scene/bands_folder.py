@@ -8,8 +8,9 @@ from pathlib import Path
 from ..errors import InputError
 from ..jobs import SceneOptions
 from .bands import BANDS, band_name
-from .build import Found, build_scene, facts_from_names
+from .build import build_scene
 from .files import FilePool, RasterFile, check_whole
+from .product import Found, facts_from_names
 from .scene import Scene
 
 _BAND_FILE = re.compile(r"^(?:.*[_.\- ])?(B(?:0?[1-9]|1[0-2]|8A))(?:_(\d\d)m)?\.(?:tiff?|jp2)$", re.IGNORECASE)

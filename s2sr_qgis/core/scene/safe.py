@@ -17,18 +17,10 @@ from defusedxml.ElementTree import fromstring
 from ..errors import InputError
 from ..jobs import SceneOptions
 from .bands import BANDS
-from .build import (
-    QUANTIFICATION,
-    Facts,
-    Found,
-    build_scene,
-    facts_from_names,
-    iso_time,
-    level_of,
-    offset_of_baseline,
-    platform_of,
-)
+from .build import build_scene
 from .files import FilePool, RasterFile, check_stream, check_whole
+from .product import Facts, Found, facts_from_names, iso_time, level_of, offset_of_baseline, platform_of
+from .radiometry import QUANTIFICATION
 from .scene import Scene
 
 _METADATA = re.compile(r"^(MTD_MSIL(1C|2A)|S2[A-D]_(OPER|USER)_MTD_SAFL(1C|2A)_.*)\.xml$", re.IGNORECASE)

@@ -14,20 +14,19 @@ import numpy as np
 from ..errors import InputError
 from ..jobs import SceneOptions
 from .bands import BANDS
-from .build import (
-    OFFSET_SHOWS,
+from .build import build_scene
+from .files import FilePool, RasterFile, check_whole
+from .product import (
     Facts,
     Found,
     baseline_of,
-    build_scene,
-    darkest,
     facts_from_names,
     iso_time,
     level_of,
     offset_of_baseline,
     platform_of,
 )
-from .files import FilePool, RasterFile, check_whole
+from .radiometry import OFFSET_SHOWS, darkest
 from .scene import Scene
 
 _COMMON = {

@@ -8,8 +8,9 @@ from ..errors import InputError
 from ..jobs import SceneOptions
 from .bands import band_in, band_name
 from .bands_folder import band_of_file
-from .build import Found, build_scene, facts_from_names
+from .build import build_scene
 from .files import FilePool, Header, RasterFile, check_whole
+from .product import Found, facts_from_names
 from .scene import Scene
 
 
