@@ -9,10 +9,25 @@ from typing import Annotated, Any
 import typer
 
 from s2sr_qgis.core import jobs
+from s2sr_qgis.core.processors import bound_native_threads
+from s2sr_qgis.core.variables import drop_foreign
 
 from .options import job_command, read_job_file
 
-app = typer.Typer(
+
+class _Application(typer.Typer):
+    """The commands; called, they have the process to themselves and set it up."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from .console import make_printable
+
+        make_printable()
+        drop_foreign()
+        bound_native_threads()
+        return super().__call__(*args, **kwargs)
+
+
+app = _Application(
     name="s2sr",
     help="Super-resolution of Sentinel-2: all bands at 10 m.",
     no_args_is_help=True,

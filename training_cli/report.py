@@ -12,6 +12,8 @@ from rich.table import Table
 from s2sr_qgis.core import jobs
 from s2sr_qgis.core.environment import bundled
 
+from .console import console
+
 METRICS = {"rmse": ("RMSE", 1), "sre": ("SRE dB", 2), "sam": ("SAM °", 3), "uiq": ("UIQ", 4)}
 """Heading and decimals of each figure of an evaluation."""
 
@@ -21,28 +23,30 @@ DECIMALS = {"dB": 2, "°": 3, "px": 3, "": 4}
 
 def show(job: jobs.Job, outputs: dict[str, Any]) -> None:
     """Print a job's outputs: a table for an evaluation and for the environment's check, else one output a line."""
-    console = Console(highlight=False, markup=False)
+    out = console()
     if isinstance(job, jobs.EvaluateJob):
-        console.print(evaluation_table(outputs, title=f"{job.model} on {job.scene}"))
-        _show_files(console, {"Figures": job.json_file, "Report": job.report})
+        # A line of its own: a table's title is broken at the table's width.
+        out.print(f"{job.model} on {job.scene}", style="italic", soft_wrap=True)
+        out.print(evaluation_table(outputs))
+        _show_files(out, {"Figures": job.json_file, "Report": job.report})
     elif isinstance(job, jobs.SimilarityJob) and "measures" in outputs:
-        _show_similarity(console, job, outputs)
+        _show_similarity(out, job, outputs)
     elif isinstance(job, jobs.CheckEnvironmentJob):
-        _show_environment(console, outputs)
+        _show_environment(out, outputs)
     elif isinstance(job, jobs.SearchScenesJob):
-        console.print(_scenes_table(outputs["scenes"]))
-        console.print(f"Footprints in {outputs['output']}\nBest scene: {outputs['best']}", soft_wrap=True)
+        out.print(_scenes_table(outputs["scenes"]))
+        out.print(f"Footprints in {outputs['output']}\nBest scene: {outputs['best']}", soft_wrap=True)
     elif isinstance(job, jobs.TrainJob) and outputs.get("test"):
-        console.print(_test_table(outputs["test"]))
-        console.print(f"Run of {outputs['epochs']} epochs in {outputs['output']}", soft_wrap=True)
+        out.print(_test_table(outputs["test"]))
+        out.print(f"Run of {outputs['epochs']} epochs in {outputs['output']}", soft_wrap=True)
     else:
-        _show_lines(console, outputs)
+        _show_lines(out, outputs)
 
 
 def show_models() -> None:
     """Print the bundled models from their cards; the environment's check shows them too, after longer looks."""
     found = bundled()
-    Console(highlight=False, markup=False).print(_models_table(found) if found else "No models are bundled.")
+    console().print(_models_table(found) if found else "No models are bundled.")
 
 
 def _show_environment(console: Console, outputs: Mapping[str, Any]) -> None:
@@ -56,7 +60,7 @@ def _show_environment(console: Console, outputs: Mapping[str, Any]) -> None:
         console.print(_models_table(outputs["models"]))
 
 
-def evaluation_table(outputs: Mapping[str, Any], title: str) -> Table:
+def evaluation_table(outputs: Mapping[str, Any], title: str | None = None) -> Table:
     """The figures of an evaluation: a row a band and one for all, each figure of the model beside bicubic's."""
     caption = f"{outputs['pixels']:,} pixels of {outputs['task'].removesuffix('m')} m; RMSE in DN (reflectance x 10000)"
     table = Table(title=title, caption=caption, box=None, header_style="bold", pad_edge=False)
@@ -163,7 +167,10 @@ def _scenes_table(scenes: list[dict[str, Any]]) -> Table:
 
 
 def _models_table(models: list[dict[str, Any]]) -> Table:
-    table = Table("model", "sharpens", "for", box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("model", no_wrap=True, overflow="fold")  # what --model takes
+    table.add_column("sharpens")
+    table.add_column("for")
     table.add_column("parameters", justify="right")
     table.add_column("MFLOP per output pixel", justify="right")
     table.add_column("variants (* used here)")

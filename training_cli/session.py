@@ -21,6 +21,9 @@ from rich.text import Text
 from s2sr_qgis.core import jobs
 from s2sr_qgis.core.errors import Cancelled, InputError, S2SRError
 from s2sr_qgis.core.progress import Level, Progress
+from s2sr_qgis.core.variables import import_sentence
+
+from .console import console, is_terminal
 
 USAGE, FAILURE = 2, 1
 ROWS = 10
@@ -30,8 +33,10 @@ ROWS = 10
 class TerminalProgress(Progress):
     """Shows what a job reports on stderr: live where that is a terminal, one line an event where it is a file."""
 
-    def __init__(self, console: Console, debug: bool = False) -> None:
+    def __init__(self, console: Console, debug: bool = False, live: bool | None = None) -> None:
         self.console = console
+        on_terminal = is_terminal(console.file) and not console.is_dumb_terminal
+        self.live = on_terminal if live is None else live
         self.debug = debug
         self.signal: int | None = None
         self.epochs: list[dict[str, float]] = []
@@ -48,13 +53,13 @@ class TerminalProgress(Progress):
         self._said = (-10.0, "")
 
     def __enter__(self) -> TerminalProgress:
-        if self.console.is_terminal:
+        if self.live:
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
-        if self.epochs and self.console.is_terminal:
+        if self.epochs and self.live:
             self.console.print(self._training())
         self._epoch_line()
 
@@ -62,7 +67,7 @@ class TerminalProgress(Progress):
         """Move the bar; in a log file, a line at each new step or tenth."""
         self._bars.update(self._task, completed=percent, description=text or None)
         last, step = self._said
-        quiet = self.console.is_terminal or self.epochs
+        quiet = self.live or self.epochs
         if not quiet and (percent - last >= 10 or (text and text != step and percent - last >= 1)):
             self._said = (percent, text)
             self._line(f"{percent:3.0f} %  {text}", "")
@@ -92,7 +97,7 @@ class TerminalProgress(Progress):
 
     def _epoch_line(self) -> None:
         """In a log file, the present epoch's figures, unless they were said already."""
-        if not self._fresh or self.console.is_terminal:
+        if not self._fresh or self.live:
             return
         self._fresh = False
         self._line("  ".join(f"{label(name)} {figure(name, value)}" for name, value in self.epochs[-1].items()), "")
@@ -156,12 +161,12 @@ def run_job(collect: Callable[[], dict[str, Any]], debug: bool = False) -> tuple
 
     Exit status: 1 for an error, 2 for an option that is not usable, 128 + signal (Ctrl-C: 130) when stopped.
     """
-    console = Console(stderr=True, highlight=False)
-    progress = TerminalProgress(console, debug)
+    errors = console(stderr=True)
+    progress = TerminalProgress(errors, debug)
     try:
         job = jobs.parse(collect())
     except InputError as error:
-        raise stop(console, str(error), USAGE) from error
+        raise stop(errors, str(error), USAGE) from error
     # TensorFlow's native code greets on stderr otherwise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "2")
     start = time.monotonic()
@@ -170,26 +175,31 @@ def run_job(collect: Callable[[], dict[str, Any]], debug: bool = False) -> tuple
             outputs = jobs.run(job, progress)
     except (Cancelled, KeyboardInterrupt) as error:
         text = str(error) or "Stopped at once; a half-written temporary file may be left beside the output."
-        raise stop(console, text, 128 + (progress.signal or signal.SIGINT), "yellow") from error
+        raise stop(errors, text, 128 + (progress.signal or signal.SIGINT), "yellow") from error
     except S2SRError as error:
         if debug:
             raise
-        raise stop(console, str(error), FAILURE) from error
+        raise stop(errors, str(error), FAILURE) from error
     except ModuleNotFoundError as error:
         if debug:
             raise
         text = f"This environment lacks the package '{error.name}'; for training install s2sr with its 'train' extra."
-        raise stop(console, text, FAILURE) from error
+        raise stop(errors, text, FAILURE) from error
+    except ImportError as error:
+        if debug:
+            raise
+        raise stop(errors, import_sentence(error), FAILURE) from error
     except Exception as error:
         if debug:
             raise
         text = f"Unexpected {type(error).__name__}: {error}; --debug shows where, please report it."
-        raise stop(console, " ".join(text.split()), FAILURE) from error
+        raise stop(errors, " ".join(text.split()), FAILURE) from error
     progress.log(f"Done in {time.monotonic() - start:.1f} s.")
     return job, outputs
 
 
 def stop(console: Console, text: str, status: int, style: str = "red") -> typer.Exit:
     """Say one sentence on stderr and give the exception that ends the process."""
-    console.print(Text(text, style=style), soft_wrap=True)
+    with suppress(OSError):  # a terminal that was closed takes no text
+        console.print(Text(text, style=style), soft_wrap=True)
     return typer.Exit(status)

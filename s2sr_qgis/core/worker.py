@@ -99,12 +99,20 @@ def main() -> int:
 
 
 def _run(line: bytes, protocol: Protocol, stop: Stop) -> int:
+    _bind_package()
+    from s2sr_qgis.core import processors, variables
+
+    variables.own_packages_first()
+    variables.drop_foreign()
+    processors.bound_native_threads()
     try:
-        _bind_package()
         from s2sr_qgis.core import errors, jobs
         from s2sr_qgis.core.progress import Level, Progress
     except ModuleNotFoundError as error:
         _missing(protocol, error)
+        return 1
+    except ImportError as error:
+        protocol.event("error", kind="environment", message=variables.import_sentence(error), hint="")
         return 1
 
     class Reporter(Progress):
@@ -147,6 +155,8 @@ def _run(line: bytes, protocol: Protocol, stop: Stop) -> int:
         protocol.event("error", kind=error.kind, message=str(error), hint="")
     except ModuleNotFoundError as error:
         _missing(protocol, error)
+    except ImportError as error:
+        protocol.event("error", kind="environment", message=variables.import_sentence(error), hint="")
     except MemoryError:
         protocol.event(
             "error", kind="memory", message="The worker ran out of memory.", hint="Lower the memory limit or tile size."

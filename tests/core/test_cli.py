@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from s2sr_qgis.core import jobs
@@ -406,11 +408,16 @@ def test_a_comparison_is_a_table(recorder: Recorder) -> None:
     assert lines[8:] == [shift, "Figures in f.json", "Map in m.tif"]
 
 
-def test_bands_that_do_not_fit_are_left_to_the_files(recorder: Recorder) -> None:
+def test_bands_that_do_not_fit_a_terminal_are_left_to_the_files(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorder.outputs = similarity([f"B{n:02}" for n in range(40)])
-    result = s2sr("similarity", "ref.tif", "img.tif")
-    assert [line.split() for line in result.stdout.splitlines()][1:3] == [["all"], ["RMSE", "123.5"]]
-    assert "--report" in result.stdout
+    console = Console(record=True, width=200, file=StringIO())
+    monkeypatch.setattr("training_cli.report.console", lambda: console)
+    s2sr("similarity", "ref.tif", "img.tif")
+    text = console.export_text()
+    assert [line.split() for line in text.splitlines()][1:3] == [["all"], ["RMSE", "123.5"]]
+    assert "--report" in text
 
 
 def test_training_is_shown_by_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,12 +434,10 @@ def test_training_is_shown_by_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_live_view_has_one_row_an_epoch() -> None:
-    from rich.console import Console
-
     from training_cli.session import ROWS, TerminalProgress
 
     console = Console(record=True, force_terminal=True, width=100, file=open(os.devnull, "w"))  # noqa: SIM115
-    with TerminalProgress(console) as progress:
+    with TerminalProgress(console, live=True) as progress:
         for epoch in range(1, 15):
             progress.metric(epoch=epoch, loss=1.0)
             progress.metric(epoch=epoch, valid_rmse=abs(epoch - 9) + 0.25)

@@ -37,17 +37,29 @@ OWNERS: dict[str, set[str]] = {
 
 BELOW: dict[str, set[str]] = {
     "errors": set(),
+    "variables": set(),
+    "processors": set(),
     "progress": {"errors"},
-    "similarity": {"errors", "progress", "jobs", "raster", "scene"},
+    "similarity": {"errors", "processors", "progress", "jobs", "raster", "scene"},
     "networks": {"errors"},
     "jobs": {"errors", "progress"},
-    "raster": {"errors", "progress"},
+    "raster": {"errors", "processors", "progress", "variables"},
     "scene": {"errors", "progress", "jobs", "raster"},
     "dataset": {"errors", "progress", "jobs", "raster", "scene", "inference", "similarity"},
-    "inference": {"errors", "progress", "jobs", "raster", "scene", "similarity"},
-    "training": {"errors", "progress", "jobs", "raster", "dataset", "networks", "inference", "similarity"},
+    "inference": {"errors", "processors", "progress", "jobs", "raster", "scene", "similarity"},
+    "training": {
+        "errors",
+        "processors",
+        "progress",
+        "jobs",
+        "raster",
+        "dataset",
+        "networks",
+        "inference",
+        "similarity",
+    },
     "environment": {"errors", "progress", "inference", "training"},
-    "worker": {"errors", "progress", "jobs"},
+    "worker": {"errors", "processors", "progress", "variables", "jobs"},
 }
 """What each room may import of the others. `jobs` is below its rooms: it opens them only when a job runs."""
 
@@ -197,8 +209,8 @@ def test_training_imports_without_onnxruntime_and_qgis() -> None:
 
 
 def test_the_command_line_reaches_the_core_by_its_door() -> None:
-    """Jobs, errors, progress, and the list of bundled models; what is not a job's field does not exist."""
-    doors = ("jobs", "errors", "progress", "environment.bundled")
+    """Jobs, errors, progress, how a process is set up, and the list of bundled models; no feature beside the jobs."""
+    doors = ("jobs", "errors", "progress", "processors", "variables", "environment.bundled")
     wrong = []
     for path in files(ROOT / "training_cli"):
         for name, line, _ in imports(path):

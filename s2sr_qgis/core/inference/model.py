@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections.abc import Collection
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, MissingPackageError, ModelError
 from ..jobs import Device
+from ..processors import available_threads
 from ..raster.grid import Window
 from ..raster.tiles import Tile, crop, fill, mirrored, tiles
 from .card import CARD_NAME, MAX_LOSS, ModelCard, ModelFile, TensorCard, read_card, sha256
@@ -247,7 +247,7 @@ def load_model(source: str | Path, device: str = "auto", threads: int | None = N
     if used != wanted and precision == "auto" and (other := choose(card, used, precision)) != file:
         # A device that is installed and could not be started: what runs now may have a better variant.
         file, (session, used) = other, _session(_checked(folder, other), used)
-    return Model(card, session, used, file.precision, (threads or os.cpu_count() or 1) if used == "cpu" else 1)
+    return Model(card, session, used, file.precision, (threads or available_threads()) if used == "cpu" else 1)
 
 
 def devices() -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from contextlib import closing
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, OutputError
 from ..jobs import SuperResolveJob
+from ..processors import available_threads
 from ..progress import Progress
 from ..raster.grid import Window
 from ..raster.tiles import enclosing, tiles
@@ -62,7 +62,7 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
             raise InputError("OTBTF serves cross-sensor models; leave the engine out to sharpen bands.")
         area = scene.roi_window(job.roi) if job.roi else scene.grid.window
         choices, bands = choose(scene, job.models, job.bands, job.allow_other_level, progress)
-        threads = job.threads or os.cpu_count() or 1
+        threads = job.threads or available_threads()
         models = [load_model(choice.folder, job.device, threads, job.precision) for choice in choices]
         outputs = [_output_band(scene.bands[band], job.data_type) for band in bands]
         pairs = list(zip(models, choices, strict=True))

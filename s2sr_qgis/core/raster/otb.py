@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ..errors import InputError, MissingPackageError, OutputError
+from ..variables import restore_foreign
 from .grid import Grid, Window
 from .image import FileImage, Image
 from .superimpose import Interpolation, as_type, output_nodata
@@ -231,6 +232,7 @@ def _pyotb() -> ModuleType:
     # pyotb loads whatever library it finds on the disk and ends the process where there is none: look first.
     if not os.environ.get("OTB_ROOT") and importlib.util.find_spec("otbApplication") is None:
         raise MissingPackageError(f"Orfeo ToolBox is not there for this Python; {HOW_TO_GET}.")
+    restore_foreign()
     os.environ.setdefault("PYOTB_LOGGER_LEVEL", "ERROR")
     os.environ.setdefault("OTB_LOGGER_LEVEL", "CRITICAL")
     os.environ.setdefault("GDAL_MEM_ENABLE_OPEN", "YES")  # GDAL 3.10 and later opens pixels in memory only when told

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
 from ..errors import OutputError, S2SRError
+from ..processors import available_threads
 from .grid import Grid, Window
 
 _SIDECARS = ("", ".aux.xml", ".ovr", ".ovr.tmp", ".msk", ".msk.ovr.tmp")
@@ -213,7 +214,7 @@ def _profile(grid: Grid, bands: list[OutputBand], options: FileOptions) -> dict[
         "compress": options.compression,
         "predictor": _predictor(options),
         _LEVELS[options.compression]: _LEVEL,
-        "num_threads": str(options.threads or "ALL_CPUS"),
+        "num_threads": str(options.threads or available_threads()),
         "BIGTIFF": "IF_SAFER",
     }
 
@@ -240,7 +241,7 @@ def _describe(dataset: Any, bands: list[OutputBand], options: FileOptions) -> No
 
 def _finish(plain: Path, final: Path, options: FileOptions) -> None:
     """Add overviews, or turn the plain file into a COG, which has its own."""
-    threads = str(options.threads or "ALL_CPUS")
+    threads = str(options.threads or available_threads())
     if options.format == "cog":
         rasterio.shutil.copy(
             plain,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ..errors import Cancelled, InputError
+from ..processors import available_threads
 from ..progress import Progress
 from ..raster.grid import Window
 from .measure import BLOCK_STEP, Accumulator, Block, Definition, Float, Measure, Score, Setup, size
@@ -190,7 +190,7 @@ def in_threads(
     ``work`` gets a function, too, that raises when the job is to stop. No more results wait than there are threads.
     ``share``: the part of the job's progress that this is. Raises `Cancelled` and whatever ``work`` raises.
     """
-    count = threads or min(os.cpu_count() or 1, MOST_THREADS)
+    count = threads or min(available_threads(), MOST_THREADS)
     stopped = Event()
 
     def check() -> None:

@@ -1,0 +1,44 @@
+"""Standard output and error of the command line: whatever they are, no text is cut and none stops the program."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from typing import IO, Any
+
+from rich.console import Console
+
+WIDE = 1_000_000
+"""Columns where no terminal bounds them: a name in a pipe or a log must be whole."""
+
+_PLAIN = {"°": "deg", "∞": "inf", "–": "-", "—": "-", "…": "...", "×": "x", "²": "2", "→": "->", "±": "+-", "µ": "u"}
+
+
+def make_printable() -> None:
+    """Let both streams replace what their encoding lacks (cp1252, ASCII, names of files that are no UTF-8)."""
+    codecs.register_error("s2sr", _replaced)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="s2sr")
+
+
+def console(stderr: bool = False) -> Console:
+    """A console on standard output or error; where that is no terminal, as wide as any text."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, markup=False, width=None if is_terminal(stream) else WIDE)
+
+
+def is_terminal(stream: IO[str] | Any) -> bool:
+    """Whether a stream is a terminal, whatever FORCE_COLOR and the like say."""
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, OSError, ValueError):  # closed, or absent as under pythonw
+        return False
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    plain = "".join(_PLAIN.get(letter) or letter.encode("ascii", "backslashreplace").decode() for letter in text)
+    return plain, error.end
