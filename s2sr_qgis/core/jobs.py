@@ -358,9 +358,31 @@ def _adapter() -> TypeAdapter[Job]:
 def parse(data: dict[str, Any]) -> Job:
     """The job that a dictionary (JSON from the plugin, YAML of a run) describes. Raises `InputError`."""
     try:
-        return _adapter().validate_python(data)
+        job = _adapter().validate_python(data)
     except ValidationError as error:
         raise InputError(_sentence(error)) from error
+    _check_names(job)
+    return job
+
+
+def _check_names(job: BaseModel) -> None:
+    """Raise `InputError` for text that cannot name a file here: not UTF-8, or the home folder of nobody."""
+    for name in type(job).model_fields:
+        value = getattr(job, name)
+        for text in map(str, value if isinstance(value, list) else [value]):
+            if any(0xD800 <= ord(letter) <= 0xDFFF for letter in text):
+                shown = text.encode("utf-8", "backslashreplace").decode()
+                raise InputError(
+                    f"The option '{name}' has a name that is not UTF-8 ({shown}), which GDAL cannot open; rename the "
+                    "file or folder (convmv does that for many)."
+                )
+            if "\0" in text:
+                raise InputError(f"The option '{name}' contains a null character, which no name of a file has.")
+            if text.startswith("~"):
+                try:
+                    Path(text).expanduser()
+                except RuntimeError as error:
+                    raise InputError(f"The option '{name}' is {text}, but there is no such home folder.") from error
 
 
 def _sentence(error: ValidationError) -> str:

@@ -167,7 +167,7 @@ def geographic(folder: Path) -> Path:
         ({"spacing": 1.5}, InputError, "pixels of 1 m, too coarse to simulate 1.5 m"),
         ({"spacing": 60}, InputError, "covers 50 x 50 m, which is less than one pixel of 60 m"),
         ({"output": "{folder}/no/o.tif"}, OutputError, "does not exist"),
-        ({"output": "{folder}/fine.tif"}, OutputError, "is the image itself"),
+        ({"output": "{folder}/fine.tif"}, OutputError, "is already an input"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(change, error, words, tmp_path) -> None:

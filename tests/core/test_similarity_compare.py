@@ -478,7 +478,7 @@ def test_consistency_compares_with_the_source(three, tmp_path) -> None:
         ({"report": "{folder}/no/o.html"}, ["no does not exist"]),
         ({"map": "{folder}/no/o.tif"}, ["no does not exist"]),
         ({"map": "{folder}/image.tif"}, ["image.tif is already an input"]),
-        ({"map": "{folder}/o", "report": "{folder}/o"}, ["already an input or another output"]),
+        ({"map": "{folder}/o", "report": "{folder}/o"}, ["must end in .tif"]),
     ],
 )
 def test_bad_input_is_one_sentence_and_no_file(pair, images, tmp_path, change, words) -> None:

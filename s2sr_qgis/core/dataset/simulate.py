@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from ..jobs import SimulateJob
 from ..progress import Progress
 from ..raster.grid import Grid, Window
 from ..raster.image import FileImage
+from ..raster.targets import check_outputs
 from ..raster.tiles import tiles
-from ..raster.writer import FileOptions, OutputBand, assumed, check_target, write_raster
+from ..raster.writer import FileOptions, OutputBand, assumed, write_raster
 from ..scene.bands import BANDS, band_name
 from ..scene.mtf import MTF_AT_NYQUIST, sensor_sigma
 
@@ -67,9 +68,7 @@ def simulate(job: SimulateJob, progress: Progress) -> dict[str, Any]:
     Raises `InputError`, `OutputError`, `Cancelled`.
     """
     output = job.output.expanduser().absolute()
-    check_target(output)
-    if output.resolve() == Path(job.image).expanduser().resolve():
-        raise OutputError(f"{output} is the image itself; choose another output.")
+    check_outputs(rasters=[output], inputs=[job.image])
     with FileImage(Path(job.image).expanduser()) as image:
         work = _Simulation(image, _bands(job.bands, image), _spacing(job, image.grid), job)
         bands = [

@@ -23,8 +23,9 @@ from ..progress import Progress
 from ..raster.grid import Grid, Window
 from ..raster.image import GDAL_CACHE
 from ..raster.resample import upsample
+from ..raster.targets import check_outputs
 from ..raster.tiles import crop, fill
-from ..raster.writer import atomic, check_target
+from ..raster.writer import atomic
 from ..scene import Scene, open_scene
 from ..similarity.compare import plain
 from ..similarity.comparison import Comparison, Result
@@ -69,8 +70,7 @@ def evaluate(job: EvaluateJob, progress: Progress) -> dict[str, Any]:
     can tell is None. Where a band has nodata or is saturated, the pixel and those degraded with it do not count.
     Raises `InputError`, `ModelError`, `OutputError`, `MissingPackageError`, `Cancelled`.
     """
-    for path in filter(None, (job.json_file, job.report)):
-        check_target(path.expanduser().absolute())
+    check_outputs([job.json_file, job.report], inputs=[job.scene, job.roi])
     folder = find_model(job.model)
     card = read_card(folder)
     if card.task == "cross-sensor":

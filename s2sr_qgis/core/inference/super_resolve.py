@@ -18,8 +18,9 @@ from ..jobs import SuperResolveJob
 from ..processors import available_threads
 from ..progress import Progress
 from ..raster.grid import Window
+from ..raster.targets import check_outputs
 from ..raster.tiles import enclosing, tiles
-from ..raster.writer import FileOptions, OutputBand, assumed, check_target, write_raster
+from ..raster.writer import FileOptions, OutputBand, assumed, write_raster
 from ..scene import open_scene
 from ..scene.bands import BANDS
 from ..scene.rows import Rows
@@ -45,7 +46,7 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
     """
     begin = time.process_time()
     output = job.output.expanduser().absolute()
-    check_target(output)
+    check_outputs(rasters=[output], inputs=[job.roi])
     with open_scene(job.scene, job.scene_options) as scene:
         if output.resolve() in {
             Path(p).resolve() for p in (scene.source, *(b.file.path for b in scene.bands.values()))

@@ -22,8 +22,13 @@ from rasterio.enums import Resampling
 from ..errors import OutputError, S2SRError
 from ..processors import available_threads
 from .grid import Grid, Window
+from .side_files import put_in_place
 
 _SIDECARS = ("", ".aux.xml", ".ovr", ".ovr.tmp", ".msk", ".msk.ovr.tmp")
+_NAME_MAX = 255
+"""Bytes of a file's name that file systems allow."""
+
+_LONGEST_SIDECAR = max(map(len, _SIDECARS))
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MEBIBYTE = 2**20
 _LEVELS = {"deflate": "ZLEVEL", "zstd": "ZSTD_LEVEL"}
@@ -151,7 +156,7 @@ def atomic(target: str | os.PathLike[str], folder: bool = False) -> Iterator[Pat
         yield temporary
         if folder and path.is_dir():
             path.rmdir()
-        os.replace(temporary, path)
+        put_in_place(temporary, path)
     except OSError as error:
         if not concerns(error, temporary):
             raise
@@ -162,6 +167,14 @@ def atomic(target: str | os.PathLike[str], folder: bool = False) -> Iterator[Pat
 
 def check_target(path: Path, folder: bool = False) -> None:
     """Raise `OutputError` when an output cannot be created at ``path``."""
+    longest = len(os.fsencode(f".{path.stem}-12345678.part-plain{path.suffix}")) + _LONGEST_SIDECAR
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            longest = _NAME_MAX + 1
+    if longest > _NAME_MAX:
+        raise OutputError(f"The name {path.name[:40]}… is too long for an output; choose a shorter one.")
     if not path.parent.is_dir():
         raise OutputError(f"The folder {path.parent} does not exist; create it or choose another output.")
     if not os.access(path.parent, os.W_OK | os.X_OK):

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import InputError, S2SRError
 from ..jobs import SearchScenesJob
 from ..progress import Progress
-from ..raster.writer import check_target
+from ..raster.targets import check_outputs
 from .catalog import Item, catalog_url, find_items
 from .cloud import AreaCloud, area_cloud
 from .found import Found, check_suffix, write_found
@@ -31,7 +31,7 @@ def search_scenes(job: SearchScenesJob, progress: Progress) -> dict[str, Any]:
     """
     target = job.output.expanduser()
     check_suffix(target)
-    check_target(target.absolute())
+    check_outputs([target], inputs=[job.area])
     scenes = find(job, progress)
     write_found(scenes, target)
     progress.artifact("output", str(job.output))

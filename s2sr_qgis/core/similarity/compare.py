@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from rasterio.errors import NotGeoreferencedWarning
 
-from ..errors import OutputError
 from ..jobs import SimilarityJob
 from ..progress import Level, Progress
 from ..raster.grid import Window
-from ..raster.writer import FileOptions, OutputBand, RasterWriter, assumed, atomic, check_target, write_raster
+from ..raster.targets import check_outputs
+from ..raster.writer import FileOptions, OutputBand, RasterWriter, assumed, atomic, write_raster
 from .comparison import BLOCK_UNIT, Comparison, Result, block, blocks, chosen, in_threads
 from .measure import Block, Float, Measure, Setup
 from .measures import catalogue
@@ -40,7 +40,8 @@ def compare(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
     `consistency.consistency` gives.
     Raises `InputError`, `OutputError`, `Cancelled`.
     """
-    _check_outputs(job)
+    inputs = [job.reference, job.image, job.mask, job.source]
+    check_outputs([job.json_file, job.report], [job.map], inputs)
     if job.consistency:
         from .consistency import consistency
 
@@ -254,16 +255,3 @@ def _doubts(result: Result, pair: Pair) -> list[str]:
             "on; say the right one (--data-range)."
         ]
     return []
-
-
-def _check_outputs(job: SimilarityJob) -> None:
-    """Raise `OutputError` where an output cannot be written, or is an input or another output."""
-    taken = {Path(name).expanduser().resolve() for name in (job.reference, job.image, job.mask, job.source) if name}
-    for output in (job.json_file, job.report, job.map):
-        if output is None:
-            continue
-        path = output.expanduser().absolute()
-        check_target(path)
-        if path.resolve() in taken:
-            raise OutputError(f"{path} is already an input or another output; choose another name.")
-        taken.add(path.resolve())

@@ -12,7 +12,7 @@ from ..inference.card import read_card, write_card
 from ..inference.selection import chosen
 from ..inference.super_resolve import super_resolve
 from ..progress import Part, Progress
-from ..raster.writer import check_target
+from ..raster.targets import check_outputs
 from .adapt import adapt
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def super_resolve_adapted(job: SuperResolveJob, progress: Progress) -> dict[str,
         raise InputError(
             f"Adapted models have a float32 file alone, not {job.precision}; leave the precision or 'adapt' out."
         )
-    check_target(job.output.expanduser().absolute())
+    check_outputs(rasters=[job.output], inputs=[job.scene, job.roi])
     choices = chosen(job)
     if not job.adapt or not choices:
         raise InputError(f"There is no model to adapt: the bands asked for need none in {job.scene}; leave it out.")
