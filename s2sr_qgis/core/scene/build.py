@@ -33,15 +33,15 @@ def build_scene(
         level = options.processing_level
     alignment = align({name: band.header for name, band in found.items()})
     warnings += alignment.warnings
-    radiometry = settle(found, options, pool, warnings)
+    radiometry = settle(found, facts, options, pool, warnings)
     bands = {
         name: SceneBand(
             name=name,
             resolution=BANDS[name].resolution,
             stored_resolution=place.stored_resolution,
-            offset=radiometry[name][0],
-            quantification=radiometry[name][1],
-            nodata=found[name].header.nodata[found[name].index - 1],
+            offset=radiometry[name].offset,
+            quantification=radiometry[name].quantification,
+            nodata=radiometry[name].nodata,
             dtype=found[name].header.dtypes[found[name].index - 1],
             file=found[name].file,
             index=found[name].index,

@@ -7,7 +7,8 @@ import os
 import struct
 import threading
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +22,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from ..errors import InputError
 from ..raster.grid import Window
+from ..raster.validity import Validity, fill_of, masked, validity_of
 
 _REMOTE: dict[str, Any] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -60,7 +62,8 @@ class RasterFile:
 class Header:
     """What a raster says of itself. ``scales`` and ``offsets`` are GDAL's tags, 1 and 0 where not set.
 
-    ``block``: (rows, columns) that its format decodes at once.
+    ``block``: (rows, columns) that its format decodes at once. ``tags``: of the whole file. ``masked``: a mask, an
+    alpha band or a band such as ``dataMask`` says which pixels have a value.
     """
 
     crs: CRS | None
@@ -73,6 +76,8 @@ class Header:
     offsets: tuple[float, ...]
     descriptions: tuple[str | None, ...]
     block: tuple[int, int]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    masked: bool = False
 
 
 def _reading(file: RasterFile) -> Any:
@@ -93,6 +98,7 @@ class FilePool:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._open: list[Any] = []
+        self._validity: dict[RasterFile, Validity] = {}
 
     def header(self, file: RasterFile) -> Header:
         """Open a file and read its header. Raises `InputError` naming the file."""
@@ -118,6 +124,8 @@ class FilePool:
                 offsets=tuple(dataset.offsets),
                 descriptions=tuple(dataset.descriptions),
                 block=dataset.block_shapes[0],
+                tags=dataset.tags(),
+                masked=self._validity_of(file, dataset).stated,
             )
 
     def read(
@@ -129,12 +137,32 @@ class FilePool:
     ) -> NDArray[Any]:
         """Read a window (file pixels) of one band (from 1), decimated to ``shape`` where given, as stored.
 
-        Several bands, (band, row, column), are read together: where a file interleaves them, each block once.
+        Pixels that a mask, an alpha band or a ``dataMask`` leaves out are NaN, or 0 in integers. Several bands, (band,
+        row, column), are read together: where a file interleaves them, each block once.
         """
         where = RasterioWindow(window.col, window.row, window.width, window.height) if window else None
         with _reading(file):
-            data: NDArray[Any] = self._with_retry(file, lambda d: d.read(index, window=where, out_shape=shape))
+            data: NDArray[Any] = self._with_retry(file, lambda d: self._pixels(file, d, index, where, shape))
             return data
+
+    def _pixels(
+        self, file: RasterFile, dataset: Any, index: int | list[int], window: Any, shape: tuple[int, int] | None
+    ) -> NDArray[Any]:
+        data: NDArray[Any] = dataset.read(index, window=window, out_shape=shape)
+        numbers = index if isinstance(index, list) else [index]
+        valid = masked(dataset, numbers, self._validity_of(file, dataset), window, shape)
+        if valid is not None:
+            valid = valid if isinstance(index, list) else valid[0]
+            data[~np.broadcast_to(valid, data.shape)] = fill_of(data.dtype)
+        return data
+
+    def _validity_of(self, file: RasterFile, dataset: Any) -> Validity:
+        """What says where the file's pixels have values, looked for once."""
+        if file not in self._validity:
+            # To look for masks, GDAL reads far into a file; a remote product that tags its nodata has none.
+            told = file.remote and all(value is not None for value in dataset.nodatavals)
+            self._validity[file] = Validity() if told else validity_of(dataset)
+        return self._validity[file]
 
     def _with_retry(self, file: RasterFile, action: Any) -> Any:
         try:

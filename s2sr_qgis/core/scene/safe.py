@@ -247,7 +247,8 @@ def _offset(metadata: Metadata, band_id: int, label: str, options: SceneOptions)
             f"{label} has baseline {metadata.facts.baseline} but states no radiometric offset for band {band_id}; "
             "give one (-1000 in products as ESA delivers them, 0 where it was already taken off)."
         )
-    return 0.0
+    # A baseline that ESA does not use says nothing about the offset; what is assumed is a warning then.
+    return offset_of_baseline(metadata.facts.baseline)
 
 
 def _members(metadata: Metadata, tree: FolderTree | ZipTree, inside: str, label: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..raster.grid import Grid, Window
+from ..raster.validity import HUGE
 from .files import FilePool, RasterFile
 from .roi import roi_bounds
 
@@ -27,7 +28,8 @@ class SceneBand:
     """One band of a scene. Reflectance = (DN + ``offset``) / ``quantification``.
 
     ``resolution`` is the band's own pixel size (10, 20 or 60 m), ``stored_resolution`` that of its file, which is finer
-    where somebody resampled the band; reads give the band's own. ``nodata`` is the file's tag; DN 0 is nodata always.
+    where somebody resampled the band; reads give the band's own. ``nodata``: stored numbers that mean it; those beyond
+    all measurements do always.
     ``col`` and ``row`` are the file pixel at the upper-left corner of the scene's grid.
     """
 
@@ -36,7 +38,7 @@ class SceneBand:
     stored_resolution: int
     offset: float
     quantification: float
-    nodata: float | None
+    nodata: tuple[float, ...]
     dtype: str
     file: RasterFile = field(repr=False)
     index: int = 1
@@ -183,13 +185,11 @@ def reflectance(raw: NDArray[Any], band: SceneBand) -> tuple[NDArray[np.float32]
 
 
 def known(raw: NDArray[Any], band: SceneBand) -> NDArray[np.bool_]:
-    """Where stored values are measurements: neither nodata nor, where they are DN, 0."""
-    valid: NDArray[np.bool_] = np.isfinite(raw) if raw.dtype.kind == "f" else np.ones(raw.shape, bool)
-    nodata = {0.0} if band.quantification != 1 else set()
-    if band.nodata is not None and not np.isnan(band.nodata):
-        nodata.add(band.nodata)
-    for number in nodata:
-        valid &= raw != number
+    """Where stored values are measurements: neither nodata nor beyond all measurements."""
+    valid: NDArray[np.bool_] = np.abs(raw) < HUGE if raw.dtype.kind == "f" else np.ones(raw.shape, bool)
+    for number in band.nodata:
+        if raw.dtype.kind == "f" or float(number).is_integer():
+            valid &= raw != number
     return valid
 
 

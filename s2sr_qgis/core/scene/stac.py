@@ -97,7 +97,7 @@ def open_stac(source: str, options: SceneOptions) -> Scene:
                     "give one: -1000 where they do, 0 where it was taken off or the baseline is before 04.00."
                 )
             file = _asset_file(str(asset.get("href", "")), source, key)
-            found[name] = Found(file, pool.header(file), 1, offset, quantification)
+            found[name] = Found(file, pool.header(file), 1, offset, quantification, checked=True)
         if _flag(properties) is not None and options.radiometric_offset is None:
             facts.warnings += _doubts(facts, found, pool)
         return build_scene(facts, found, options, pool, scl_file(item, source))
