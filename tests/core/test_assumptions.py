@@ -53,7 +53,8 @@ def test_super_resolve(stack, tmp_path):
 def test_nothing_assumed_leaves_no_tag(stack, tmp_path):
     output = tmp_path / "out.tif"
     options = jobs.SceneOptions(quantification=1, radiometric_offset=0, processing_level="L2A")
-    result = jobs.run(jobs.SuperResolveJob(scene=str(stack), output=output, scene_options=options))
+    job = jobs.SuperResolveJob(scene=str(stack), output=output, scene_options=options, data_type="float32")
+    result = jobs.run(job)
     assert result["assumptions"] == []
     with rasterio.open(output) as file:
         assert ASSUMPTIONS not in file.tags()

@@ -21,7 +21,7 @@ from ..raster.otb import require_application
 from ..raster.serve import APPLICATION, FIELD, ServeJob, Source, serve, serve_job
 from ..raster.superimpose import superimpose
 from ..raster.tiles import Tile, crop, fill, mirrored, tiles
-from ..raster.writer import FileOptions, OutputBand, assumed, write_raster
+from ..raster.writer import Clipped, FileOptions, OutputBand, assumed, clipped_sentences, write_raster
 from ..scene import Scene
 from ..scene.bands import BANDS
 from ..scene.image import SCALING, SceneImage
@@ -74,29 +74,38 @@ def super_resolve_cross_sensor(
     )
     output = job.output.expanduser().absolute()
     parts = tiles(area, size, model.halo, model.multiple)
+    clipped: dict[str, Clipped] = {}
     drawn = ((tile, *_read(source, tile.padded, model)) for tile in parts)
 
-    def done(item: tuple[Tile, dict[str, Float], NDArray[np.bool_]]) -> tuple[Window, dict[str, NDArray[Any]]]:
+    def done(
+        item: tuple[Tile, dict[str, Float], NDArray[np.bool_]],
+    ) -> tuple[Window, dict[str, NDArray[Any]], dict[str, Clipped]]:
         tile, seen, valid = item
         core = tile.core.finer(model.scale)
         good = crop(valid, tile.padded, tile.core).repeat(model.scale, 0).repeat(model.scale, 1)
         made = model.infer(seen) if good.any() else {}
-        images = {}
+        images, counts = {}, {}
         for band in outputs:
             if made:
                 image = crop(made[band.name], tile.padded.finer(model.scale), core)
             else:
                 image = np.zeros(core.shape, np.float32)
             images[band.name] = band.stored(image, good, job.data_type)
+            counts[band.name] = band.beyond(image, good, job.data_type)
         place = tile.core
-        return Window(place.col - area.col, place.row - area.row, *place.shape[::-1]).finer(model.scale), images
+        return Window(place.col - area.col, place.row - area.row, *place.shape[::-1]).finer(model.scale), images, counts
 
     with write_raster(output, fine, outputs, options, progress.check) as writer:
         with closing(ordered(drawn, done, workers, progress.check)) as stream:
-            for number, (place, images) in enumerate(stream, start=1):
+            for number, (place, images, counts) in enumerate(stream, start=1):
                 progress.check()
                 writer.write(place, images)
+                clipped = {band: clipped.get(band, Clipped()) + count for band, count in counts.items()}
                 progress.progress(95 * number / len(parts), f"Tile {number} of {len(parts)}")
+        for sentence in clipped_sentences(clipped):
+            scene.warnings.append(sentence)
+            progress.log(sentence, "warning")
+            writer.tag(assumed(scene.warnings))
         progress.progress(95, "Overviews")
     progress.progress(100, "Done")
     progress.artifact("output", str(output))

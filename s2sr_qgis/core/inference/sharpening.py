@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..raster.grid import Window
 from ..raster.tiles import Tile, crop, fill, mirrored, snapped
-from ..raster.writer import OutputBand
+from ..raster.writer import Clipped, OutputBand
 from ..scene.rows import Raw, Rows
 from ..scene.scene import Scene, known
 from .consistency import back_project, margin
@@ -36,11 +36,15 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Done:
-    """A tile's core as the file stores it, and the sums of back-projection: squares before, after, pixels."""
+    """A tile's core as the file stores it, and the sums of back-projection: squares before, after, pixels.
+
+    ``clipped``: the pixels of each band whose values the file's type cannot hold.
+    """
 
     core: Window
     images: dict[str, NDArray[Any]]
     squares: Squares
+    clipped: dict[str, Clipped]
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,10 @@ class Sharpening:
         stored = {
             out.name: out.stored(images.get(out.name, empty), valid[out.name], self.data_type) for out in self.outputs
         }
-        return Done(tile.core, stored, squares)
+        clipped = {
+            out.name: out.beyond(images.get(out.name, empty), valid[out.name], self.data_type) for out in self.outputs
+        }
+        return Done(tile.core, stored, squares, clipped)
 
     def _seen(self, drawn: Drawn) -> _Seen:
         seen, have = _Seen({}, {}), self.inside(drawn.tile)

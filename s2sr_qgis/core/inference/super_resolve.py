@@ -20,7 +20,7 @@ from ..progress import Progress
 from ..raster.grid import Window
 from ..raster.targets import check_outputs
 from ..raster.tiles import enclosing, tiles
-from ..raster.writer import FileOptions, OutputBand, assumed, write_raster
+from ..raster.writer import Clipped, FileOptions, OutputBand, assumed, clipped_sentences, write_raster
 from ..scene import open_scene
 from ..scene.bands import BANDS
 from ..scene.rows import Rows
@@ -93,6 +93,7 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
         limits = enclosing(map(work.inside, parts))
         profile, ready = Profile(), time.process_time()
         squares: dict[str, NDArray[np.float64]] = {}
+        clipped: dict[str, Clipped] = {}
         with (
             rasterio.Env(GDAL_CACHEMAX=block_cache(size, area.width * len(bands) * item)),
             target as writer,
@@ -107,7 +108,13 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
                     writer.write(window, tile.images)
                     for band, sums in tile.squares.items():
                         squares[band] = squares.get(band, np.zeros(3)) + sums
+                    for band, count in tile.clipped.items():
+                        clipped[band] = clipped.get(band, Clipped()) + count
                     progress.progress(95 * number / len(parts), f"Tile {number} of {len(parts)}")
+            for sentence in clipped_sentences(clipped):
+                scene.warnings.append(sentence)
+                progress.log(sentence, "warning")
+                writer.tag(assumed(scene.warnings))
             progress.progress(95, "Overviews")
         residual = _residuals(squares)
         for band, (before, after) in residual.items():

@@ -38,6 +38,35 @@ _LEVEL = "1"
 
 
 @dataclass(frozen=True)
+class Clipped:
+    """Pixels of a band whose values an integer type cannot hold: ``low`` became 1, ``high`` 65535."""
+
+    low: int = 0
+    high: int = 0
+
+    def __add__(self, other: Clipped) -> Clipped:
+        return Clipped(self.low + other.low, self.high + other.high)
+
+
+def clipped_sentences(clipped: Mapping[str, Clipped]) -> list[str]:
+    """What to say of clipped pixels by band; nothing where there are none."""
+    low = {band: count.low for band, count in clipped.items() if count.low}
+    high = {band: count.high for band, count in clipped.items() if count.high}
+    found = []
+    for counts, what in (
+        (low, "are negative as digital numbers and became 1"),
+        (high, "are above 65535 and became that"),
+    ):
+        if counts:
+            total, bands = sum(counts.values()), ", ".join(f"{band} {count}" for band, count in counts.items())
+            found.append(
+                f"{total} pixels {what} in the output ({bands}), as uint16 cannot hold them; write float32 reflectance "
+                "(--data-type float32) to keep their values."
+            )
+    return found
+
+
+@dataclass(frozen=True)
 class OutputBand:
     """A band of a file: its name, centre wavelength and bandwidth in nm; value = pixel × ``scale`` + ``offset``."""
 
@@ -62,6 +91,16 @@ class OutputBand:
         if valid is not None:
             np.copyto(numbers, 0, where=~valid)
         return numbers.astype(np.uint16)
+
+    def beyond(self, image: NDArray[np.float32], valid: NDArray[np.bool_] | None, data_type: str) -> Clipped:
+        """How many valid values a uint16 file cannot hold: below DN 0, and above 65535."""
+        if data_type == "float32":
+            return Clipped()
+        low = image < np.float32(self.offset - 0.5 * self.scale)
+        high = image > np.float32(self.offset + 65535.5 * self.scale)
+        if valid is not None:
+            low, high = low & valid, high & valid
+        return Clipped(int(np.count_nonzero(low)), int(np.count_nonzero(high)))
 
 
 @dataclass(frozen=True)
@@ -93,6 +132,11 @@ class RasterWriter:
         self._dataset = dataset
         self._index = {band.name: number for number, band in enumerate(bands, start=1)}
         self._target = target
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set more tags of the file. Raises `OutputError`."""
+        with _gdal_errors(self._target):
+            self._dataset.update_tags(**tags)
 
     def write(self, window: Window, images: Mapping[str, NDArray[Any]]) -> None:
         """Write bands (height, width), already in the file's data type, by name. Raises `OutputError`."""

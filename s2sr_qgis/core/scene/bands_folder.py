@@ -10,7 +10,7 @@ from ..jobs import SceneOptions
 from .bands import BANDS, band_name
 from .build import build_scene
 from .files import FilePool, RasterFile, check_whole
-from .product import Found, facts_from_names
+from .product import Found, facts_from_names, product_names
 from .scene import Scene
 
 _BAND_FILE = re.compile(r"^(?:.*[_.\- ])?(B(?:0?[1-9]|1[0-2]|8A))(?:_(\d\d)m)?\.(?:tiff?|jp2)$", re.IGNORECASE)
@@ -26,13 +26,21 @@ def band_of_file(name: str) -> tuple[str, int | None] | None:
 
 def open_bands_folder(folder: Path, options: SceneOptions) -> Scene:
     """Open a folder of band files. Raises `InputError` where it holds none, or two of one band."""
-    chosen = _choose(folder)
+    images = _images(folder)
+    chosen = _choose(images)
     if not chosen:
         raise InputError(
             f"{folder} holds no Sentinel-2 product: neither MTD_MSIL1C.xml or MTD_MSIL2A.xml "
             "nor single-band files such as B02.tif or …_B8A.jp2."
         )
-    facts = facts_from_names(str(folder), folder.absolute().name, next(iter(chosen.values())).name)
+    products = product_names(images.absolute())
+    facts = facts_from_names(str(folder), *products, folder.absolute().name, next(iter(chosen.values())).name)
+    place = images.absolute()
+    if any(part.suffix.upper() == ".SAFE" for part in (place, *place.parents)):
+        facts.warnings.append(
+            f"{facts.name} has no MTD_MSIL1C.xml or MTD_MSIL2A.xml: its level, baseline and radiometric offset are "
+            "taken from its name."
+        )
     pool = FilePool()
     try:
         found = {}
@@ -40,14 +48,30 @@ def open_bands_folder(folder: Path, options: SceneOptions) -> Scene:
             check_whole(path, str(path))
             file = RasterFile(str(path), str(path))
             header = pool.header(file)
-            if len(header.dtypes) != 1:
+            numbers = [n for n in range(1, len(header.dtypes) + 1) if n != header.validity_band]
+            if len(numbers) != 1:
                 raise InputError(f"{path} has {len(header.dtypes)} bands, though its name says it is {name} alone.")
-            found[name] = Found(file, header)
-        scl = next((path for path in sorted(folder.iterdir()) if _SCL_FILE.match(path.name)), None)
+            found[name] = Found(file, header, numbers[0])
+            facts.learn(header.tags)
+        scl = next(
+            (path for path in sorted([*images.iterdir(), *images.glob("R20m/*")]) if _SCL_FILE.match(path.name)), None
+        )
         return build_scene(facts, found, options, pool, RasterFile(str(scl), str(scl)) if scl else None)
     except BaseException:
         pool.close()
         raise
+
+
+def _images(folder: Path) -> Path:
+    """Where the bands of a folder lie: in a SAFE product that has lost its metadata, in its granule's IMG_DATA."""
+    patterns = ("IMG_DATA", "*/IMG_DATA", "GRANULE/*/IMG_DATA", "*.SAFE/GRANULE/*/IMG_DATA")
+    found = [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_dir()]
+    if _choose(folder) or not found:
+        return folder
+    if len(found) > 1:
+        names = ", ".join(path.relative_to(folder).as_posix() for path in found)
+        raise InputError(f"{folder} holds several products ({names}); name one of them.")
+    return found[0]
 
 
 def _choose(folder: Path) -> dict[str, Path]:

@@ -63,7 +63,7 @@ class Header:
     """What a raster says of itself. ``scales`` and ``offsets`` are GDAL's tags, 1 and 0 where not set.
 
     ``block``: (rows, columns) that its format decodes at once. ``tags``: of the whole file. ``masked``: a mask, an
-    alpha band or a band such as ``dataMask`` says which pixels have a value.
+    alpha band or a band such as ``dataMask``, which is ``validity_band``, says which pixels have a value.
     """
 
     crs: CRS | None
@@ -78,6 +78,7 @@ class Header:
     block: tuple[int, int]
     tags: Mapping[str, str] = field(default_factory=dict)
     masked: bool = False
+    validity_band: int | None = None
 
 
 def _reading(file: RasterFile) -> Any:
@@ -126,6 +127,7 @@ class FilePool:
                 block=dataset.block_shapes[0],
                 tags=dataset.tags(),
                 masked=self._validity_of(file, dataset).stated,
+                validity_band=self._validity_of(file, dataset).band,
             )
 
     def read(

@@ -10,7 +10,7 @@ from .bands import band_in, band_name
 from .bands_folder import band_of_file
 from .build import build_scene
 from .files import FilePool, Header, RasterFile, check_whole
-from .product import Found, facts_from_names
+from .product import Found, facts_from_names, product_names
 from .scene import Scene
 
 
@@ -22,7 +22,10 @@ def open_stacked(path: Path, options: SceneOptions) -> Scene:
     try:
         header = pool.header(file)
         found = {name: Found(file, header, index) for name, index in _names(path, header, options).items()}
-        return build_scene(facts_from_names(str(path), path.stem, path.absolute().parent.name), found, options, pool)
+        place = path.absolute().parent
+        facts = facts_from_names(str(path), path.stem, place.name, *product_names(place))
+        facts.learn(header.tags)
+        return build_scene(facts, found, options, pool)
     except BaseException:
         pool.close()
         raise
@@ -34,11 +37,12 @@ def _names(path: Path, header: Header, options: SceneOptions) -> dict[str, int]:
     if not count:
         raise InputError(f"{path} has no bands of its own (it is a container); name one of the rasters in it.")
     if options.band_names:
-        if len(options.band_names) != count:
-            raise InputError(
-                f"{path} has {count} bands, but {len(options.band_names)} names are given ('-' skips a band)."
-            )
-        named = [(None if name.strip() == "-" else band_name(name)) for name in options.band_names]
+        given = list(options.band_names)
+        if len(given) == count - 1 and header.validity_band:
+            given.insert(header.validity_band - 1, "-")
+        if len(given) != count:
+            raise InputError(f"{path} has {count} bands, but {len(given)} names are given ('-' skips a band).")
+        named = [(None if name.strip() == "-" else band_name(name)) for name in given]
     else:
         named = [band_in(description) for description in header.descriptions]
     names: dict[str, int] = {}
