@@ -132,6 +132,8 @@ def otbtf_patches(
     stacks = [_Stack(source.images) for source in sources]
     for number, patches in cut_patches(places, stacks, progress or Progress()):
         values = [source.nodata for source in sources]
+        if any(np.isnan(patch).any() for patch in patches):
+            continue  # left out by a mask, which OTBTF does not know
         if not any(v is not None and (p == np.float32(v)).any() for v, p in zip(values, patches, strict=True)):
             yield indices[number], patches
 

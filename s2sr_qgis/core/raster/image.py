@@ -18,6 +18,7 @@ from rasterio.windows import Window as RasterWindow
 
 from ..errors import InputError
 from .grid import Grid, Window
+from .validity import masked, unmistakable, validity_of
 
 GDAL_CACHE = 256 * 2**20
 """Bytes that GDAL may keep of what it has read; its own bound is a share of the machine's memory."""
@@ -87,7 +88,8 @@ class FileImage:
 
     ``nodata`` overrides the file's own. ``bands`` picks bands by number, from 1 on, in the order wanted. With
     ``anywhere`` an image without a place on the ground will do: its corner is 0, 0 and its pixels are 1 wide.
-    ``warnings`` are sentences on what was assumed about the file.
+    ``warnings`` are sentences on what was assumed about the file. Where a mask, an alpha band or a band such as
+    ``dataMask`` says which pixels have values (``masked``), the others are read as NaN; ``stored`` is the file's type.
     """
 
     def __init__(
@@ -115,7 +117,8 @@ class FileImage:
         if t.b or t.d or t.a <= 0 or t.e >= 0:
             self.close()
             raise InputError(f"{path} is not north-up (its transform is {tuple(t)[:6]}); warp it first, with gdalwarp.")
-        self.numbers = list(bands or range(1, file.count + 1))
+        validity = validity_of(file)
+        self.numbers = list(bands or (n for n in range(1, file.count + 1) if n != validity.band))
         if max(self.numbers) > file.count:
             self.close()
             raise InputError(f"{path} has {file.count} bands, but band {max(self.numbers)} is asked for.")
@@ -123,15 +126,47 @@ class FileImage:
         self.grid = Grid(file.crs, t.c, t.f, t.a, file.width, file.height, None if square else -t.e)
         self.bands = [file.descriptions[n - 1] or str(n) for n in self.numbers]
         self.nodata = file.nodata if nodata is None else nodata
-        self.dtype = np.dtype(file.dtypes[self.numbers[0] - 1])
+        self.dtype = self.stored = np.dtype(file.dtypes[self.numbers[0] - 1])
+        self._validity = validity
+        self._fills = self._untagged() if self.nodata is None and not validity.stated else ()
+        self.masked, self.tag = validity.stated or bool(self._fills), self.nodata
+        if self.masked:
+            # A mask says what no number in the file does, so pixels without a value become NaN.
+            self.nodata = math.nan
+            self.dtype = np.result_type(self.stored, np.float32)
+
+    def _untagged(self) -> tuple[float, ...]:
+        """Numbers that can only be nodata, though nothing in the file says so."""
+        if self.stored.kind not in "if":
+            return ()
+        shape = (len(self.numbers), min(self._file.height, 512), min(self._file.width, 512))
+        try:
+            fills = unmistakable(self._file.read(self.numbers, out_shape=shape), None)
+        except RasterioError:
+            return ()  # a file that is damaged is found when its pixels are read
+        if fills:
+            numbers = ", ".join(f"{number:.6g}" for number in fills)
+            self.warnings.append(
+                f"Pixels of {numbers} in {self.path.name} are taken for nodata, though no tag says so."
+            )
+        return tuple(fills)
 
     def read(self, window: Window | None = None) -> NDArray[Any]:
         """See `Image.read`. Raises `InputError` where the file is damaged."""
         w = window or self.grid.window
+        place = RasterWindow(w.col, w.row, w.width, w.height)
         try:
-            pixels: NDArray[Any] = self._file.read(self.numbers, window=RasterWindow(w.col, w.row, w.width, w.height))
+            pixels: NDArray[Any] = self._file.read(self.numbers, window=place)
+            valid = masked(self._file, self.numbers, self._validity, place) if self.masked else None
         except RasterioError as error:
             raise InputError(f"{self.path} is damaged and cannot be read: {error}.") from error
+        if not self.masked:
+            return pixels
+        good = np.ones(pixels.shape, bool) if valid is None else np.broadcast_to(valid, pixels.shape).copy()
+        for number in (*self._fills, *(() if self.tag is None else (self.tag,))):
+            good &= pixels != number
+        pixels = pixels.astype(self.dtype)
+        pixels[~good] = np.nan
         return pixels
 
     def close(self) -> None:

@@ -187,7 +187,7 @@ class _Input:
             self.value = image.app
             return
         kind = _GDAL_TYPES.get(image.dtype.name, "Float32")
-        if isinstance(image, FileImage):
+        if isinstance(image, FileImage) and not image.masked:
             bands = [(str(image.path.absolute()), number) for number in image.numbers]
         else:
             self._pixels = np.ascontiguousarray(image.read(), None if image.dtype.name in _GDAL_TYPES else np.float32)

@@ -111,7 +111,7 @@ def unit_of(raster: Raster) -> tuple[Float, Float]:
     """
     if np.any(raster.scale != 1) or np.any(raster.offset != 0):
         return raster.scale, raster.offset
-    unit = {"f": 1.0}.get(raster.dtype.kind, 1 / 255 if raster.dtype == np.uint8 else 1 / QUANTIFICATION)
+    unit = {"f": 1.0}.get(raster.stored.kind, 1 / 255 if raster.stored == np.uint8 else 1 / QUANTIFICATION)
     return np.full(len(raster.names), unit), np.zeros(len(raster.names))
 
 

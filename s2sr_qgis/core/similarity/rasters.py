@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -46,20 +47,24 @@ class Raster(FileImage):
     def __init__(self, path: str | Path, nodata: float | None = None) -> None:
         super().__init__(Path(path).expanduser(), anywhere=True)
         file, self._lock = self._file, Lock()
-        if self.nodata is None:
-            self.nodata = nodata
-        if len(set(file.dtypes)) > 1 or self.dtype.kind == "c":
-            kinds = ", ".join(dict.fromkeys(file.dtypes))
+        if self.tag is None and nodata is not None:
+            self.tag, self.nodata = nodata, math.nan if self.masked else nodata
+        dtypes = [file.dtypes[number - 1] for number in self.numbers]
+        if len(set(dtypes)) > 1 or self.stored.kind == "c":
+            kinds = ", ".join(dict.fromkeys(dtypes))
             self.close()
             raise InputError(f"{path} cannot be compared: its bands are of type {kinds}; one real type is needed.")
-        self.names = [band_in(text) or (text or "").strip() for text in file.descriptions]
-        self.scale, self.offset = np.array(file.scales), np.array(file.offsets)
+        texts = [file.descriptions[number - 1] for number in self.numbers]
+        self.names = [band_in(text) or (text or "").strip() for text in texts]
+        self.scale, self.offset = (
+            np.array([each[n - 1] for n in self.numbers]) for each in (file.scales, file.offsets)
+        )
         self.bits = {int(b) for n in self.numbers if (b := file.tags(n, ns="IMAGE_STRUCTURE").get("NBITS"))}
         self.strips = any(width >= file.width > BELT for _, width in file.block_shapes)
 
     def choose(self, places: Sequence[int]) -> None:
         """Keep these bands, by their place from 0 on, in this order."""
-        self.numbers = [place + 1 for place in places]
+        self.numbers = [self.numbers[place] for place in places]
         self.names = [self.names[place] for place in places]
         self.bands = [name or str(number) for name, number in zip(self.names, self.numbers, strict=True)]
         self.scale, self.offset = self.scale[list(places)], self.offset[list(places)]
@@ -72,7 +77,7 @@ class Raster(FileImage):
     @property
     def tells_unit(self) -> bool:
         """Whether the file says what its values mean: by scale and offset, or by being of a real type."""
-        return self.dtype.kind == "f" or bool(np.any(self.scale != 1) or np.any(self.offset != 0))
+        return self.stored.kind == "f" or bool(np.any(self.scale != 1) or np.any(self.offset != 0))
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ def open_pair(job: SimilarityJob, progress: Progress) -> Iterator[Pair]:
         strips = reference.strips or image.strips
         yield Pair(
             reference, aligned, mask, reference.bands, gains, unit,
-            "values" if reference.dtype.kind == "f" else "DN", data_range, source, strips, resampled, tuple(warnings),
+            "values" if reference.stored.kind == "f" else "DN", data_range, source, strips, resampled, tuple(warnings),
         )  # fmt: skip
 
 
@@ -197,14 +202,14 @@ def units(reference: Raster, image: Raster) -> tuple[tuple[Float, Float], str]:
     scales = set(reference.scale.tolist())
     if len(scales) == 1 and (scale := scales.pop()) not in (0, 1):
         unit = f"digital numbers of the reference ({1 / scale:g} of them are 1)"
-    elif both and reference.dtype.kind == "f":
+    elif both and reference.stored.kind == "f":
         unit = "values of the reference" if (y != x).any() else unit
     return (x[..., None, None], y[..., None, None]), unit
 
 
 def default_range(raster: Raster) -> tuple[float, str]:
     """Largest minus smallest value that an image can have, from what its file says, and who says so."""
-    kind = raster.dtype
+    kind = raster.stored
     if raster.bits and kind.kind in "iu":
         return float(2 ** max(raster.bits) - 1), f"the tag NBITS ({max(raster.bits)} bits)"
     if kind == np.uint8:
