@@ -112,8 +112,8 @@ def published(task: str, say: Any) -> dict[str, Path]:
         for way in ("as stored", "transposed"):
             folder = CACHE / f"dsen2_{task}_{way.replace(' ', '_')}"
             if not folder.is_dir():
-                job = jobs.ImportDSen2Job(
-                    weights=_weights(task),
+                job = jobs.ImportModelJob(
+                    source=_weights(task),
                     output=folder,
                     transpose=way == "transposed",
                     saved_model=way == "as stored",

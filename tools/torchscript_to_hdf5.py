@@ -1,4 +1,4 @@
-"""UP42's DSen2 weights, from the TorchScript files they come in to the HDF5 file that `s2sr import-dsen2` takes.
+"""UP42's DSen2 weights, from the TorchScript files they come in to the HDF5 file that `s2sr import-model` takes.
 
     python tools/torchscript_to_hdf5.py L1C20M.pt L1C20M.hdf5
 

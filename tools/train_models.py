@@ -1,6 +1,6 @@
 """`make models`: train the bundled models again from their recipes (`tools/recipes`) and the training scenes.
 
-Each recipe names teachers (jobs of `import_dsen2`), datasets (jobs of `create_sharpening_dataset`; ``soften``: see
+Each recipe names teachers (jobs of `import_model`), datasets (jobs of `create_sharpening_dataset`; ``soften``: see
 `soften.py`) and stages (jobs of `train`, each starting from the weights of the one before), and may have options of the
 export, ``filter``, the datasets that the guides' filter is fitted to before the first stage (see `fit_filter.py`), and
 ``kept``, the share that is kept of what was learned since the filter or, where there is none, in the last stage (see
@@ -55,8 +55,8 @@ def main() -> int:
             if not options.weights:
                 raise SystemExit(f"{name} learns from published weights too; name their folder with --weights.")
             if not teachers[key].exists():
-                weights = str(options.weights / job["weights"])
-                run({"job": "import_dsen2", "output": str(work / key), **job, "weights": weights}, work, **TENSORFLOW)
+                weights = str(options.weights / job["source"])
+                run({"job": "import_model", "output": str(work / key), **job, "source": weights}, work, **TENSORFLOW)
         for key, job in recipe.get("datasets", {}).items():
             if "teacher" in job:
                 job = {**job, "teacher": str(teachers[job["teacher"]])}

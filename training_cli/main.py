@@ -72,7 +72,7 @@ app.command("search", context_settings={"ignore_unknown_options": True})(
 )
 app.command("train")(job_command(jobs.TrainJob, {"datasets": "DIR..."}, _execute))
 app.command("export")(job_command(jobs.ExportJob, {"run": "RUN"}, _execute))
-app.command("import-dsen2")(job_command(jobs.ImportDSen2Job, {"weights": "WEIGHTS"}, _execute))
+app.command("import-model")(job_command(jobs.ImportModelJob, {"source": "SOURCE"}, _execute))
 app.command("adapt")(job_command(jobs.AdaptJob, {"model": "MODEL", "scene": "SCENE"}, _execute))
 app.command("super-resolve")(job_command(jobs.SuperResolveJob, {"scene": "SCENE"}, _execute))
 app.command("evaluate")(job_command(jobs.EvaluateJob, {"model": "MODEL", "scene": "SCENE"}, _execute))

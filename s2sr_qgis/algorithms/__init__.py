@@ -10,6 +10,7 @@ def all_algorithms() -> list:
     from .createsharpeningdataset import CreateSharpeningDataset
     from .evaluatemodel import EvaluateModel
     from .imagesimilarity import ImageSimilarity
+    from .importmodel import ImportModel
     from .searchscenes import SearchScenes
     from .setupenvironment import SetUpEnvironment
     from .simulatescene import SimulateScene
@@ -22,6 +23,7 @@ def all_algorithms() -> list:
         CreateCrossSensorDataset(),
         SimulateScene(),
         TrainModel(),
+        ImportModel(),
         SuperResolve(),
         EvaluateModel(),
         ImageSimilarity(),

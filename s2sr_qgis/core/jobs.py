@@ -232,16 +232,29 @@ class AdaptJob(_Job):
     seed: int = Field(0, description="Seed of every random choice.")
 
 
-class ImportDSen2Job(_Job):
-    """Make a model folder of published DSen2 or VDSen2 weights (Keras 2, HDF5)."""
+class ImportModelJob(_Job):
+    """Make a model folder of another tool's network: otbtf's Python API, Keras, ONNX, published DSen2 weights."""
 
-    job: Literal["import_dsen2"] = "import_dsen2"
-    weights: Path = Field(description="HDF5 file as in https://github.com/lanha/DSen2, models/*.hdf5.")
+    job: Literal["import_model"] = "import_model"
+    source: Path = Field(
+        description="SavedModel folder, Keras file (.keras, .h5), ONNX file, or published DSen2 weights (HDF5)."
+    )
     output: Path = Field(description="Model folder to write.")
-    task: Task | None = Field(None, description="Which bands it sharpens; not given: as the file's shapes say.")
-    processing_level: Literal["L1C", "L2A"] = Field("L1C", description="What the weights were trained on.")
+    bands: list[str] = Field(
+        default_factory=list, description="Bands of the input, in channel order; several inputs: NAME=B04,B03,..."
+    )
+    output_bands: list[str] = Field(default_factory=list, description="Bands of the output, in channel order.")
+    output_name: str | None = Field(None, description="Which output, where the network has several.")
+    scaling: float | None = Field(
+        None, gt=0, description="A tensor's value times this is reflectance: 0.0001 for DN, 1 for reflectance."
+    )
+    output_scaling: float | None = Field(None, gt=0, description="The output's, where it is another than the input's.")
+    resolution: float | None = Field(
+        None, gt=0, description="Pixel size of the input in metres, where the output is finer than the input."
+    )
+    processing_level: Literal["L1C", "L2A"] | None = Field(None, description="What the network was trained on.")
     licence: str = Field("", description="Licence of the weights, written into the card.")
-    transpose: bool = Field(False, description="The weights were trained on transposed images (UP42's were).")
+    transpose: bool = Field(False, description="DSen2 weights trained on transposed images (UP42's were).")
     saved_model: bool = Field(False, description="Also write the TensorFlow SavedModel (OTBTF contract).")
     name: str | None = Field(None, description="Name in the card; the folder's name.")
 
@@ -340,7 +353,7 @@ Job = Annotated[
     | SimulateJob
     | TrainJob
     | ExportJob
-    | ImportDSen2Job
+    | ImportModelJob
     | AdaptJob
     | SuperResolveJob
     | EvaluateJob
@@ -417,7 +430,7 @@ def run(job: Job, progress: Progress | None = None) -> dict[str, Any]:
         from .dataset.simulate import simulate
 
         return simulate(job, progress)
-    if isinstance(job, TrainJob | ExportJob | ImportDSen2Job | AdaptJob):
+    if isinstance(job, TrainJob | ExportJob | ImportModelJob | AdaptJob):
         with _training_packages():
             return _run_training(job, progress)
     if isinstance(job, SuperResolveJob) and job.adapt:
@@ -442,7 +455,7 @@ def run(job: Job, progress: Progress | None = None) -> dict[str, Any]:
     return check_environment(progress)
 
 
-def _run_training(job: TrainJob | ExportJob | ImportDSen2Job | AdaptJob, progress: Progress) -> dict[str, Any]:
+def _run_training(job: TrainJob | ExportJob | ImportModelJob | AdaptJob, progress: Progress) -> dict[str, Any]:
     if isinstance(job, TrainJob):
         from .training.train import train
 
@@ -455,9 +468,9 @@ def _run_training(job: TrainJob | ExportJob | ImportDSen2Job | AdaptJob, progres
         from .training.adapt import adapt
 
         return adapt(job, progress)
-    from .training.published import import_dsen2
+    from .training.import_model import import_model
 
-    return import_dsen2(job, progress)
+    return import_model(job, progress)
 
 
 @contextmanager

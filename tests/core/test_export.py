@@ -210,7 +210,7 @@ def published(path: Path, task: str = "20m", blocks: int = 1, features: int = 8,
 def test_published_dsen2_weights(task, whole, tmp_path) -> None:
     layers = published(tmp_path / "w.hdf5", task, whole=whole)
     folder = tmp_path / "m"
-    result = jobs.run(jobs.ImportDSen2Job(weights=tmp_path / "w.hdf5", output=folder, licence="GPL-3.0", name="dsen2"))
+    result = jobs.run(jobs.ImportModelJob(source=tmp_path / "w.hdf5", output=folder, licence="GPL-3.0", name="dsen2"))
     card = read_card(folder)
     assert (result["task"], card.task, card.network, card.name) == (task, task, "dsen2", "dsen2")
     assert (card.licence, card.processing_levels) == ("GPL-3.0", ["L1C"])
@@ -247,14 +247,14 @@ def test_what_is_no_published_dsen2_is_refused(tmp_path, run20) -> None:
         file.create_group("conv").attrs["weight_names"] = [b"k", b"b"]
         file["conv"]["k"], file["conv"]["b"] = np.zeros((5, 5, 10, 6)), np.zeros(6)
     for name, more, error, words in (
-        ("none.hdf5", {}, InputError, "There is no weights file"),
-        ("text.hdf5", {}, ModelError, "no weights file of Keras 2"),
+        ("none.hdf5", {}, InputError, r"There is no .*none\.hdf5"),
+        ("text.hdf5", {}, ModelError, "is no file of Keras or ONNX"),
         (run20 / "best.weights.h5", {}, ModelError, "no weights file of Keras 2"),
         ("other.hdf5", {}, ModelError, "does not hold DSen2: it has 1 convolutions with kernels of 5x5x10x6"),
-        ("w.hdf5", {"task": "60m"}, InputError, "sharpens the 20m bands, not the 60m bands"),
+        ("w.hdf5", {"scaling": 1}, InputError, "published DSen2 weights, whose scaling is known; leave it out"),
     ):
         with pytest.raises(error, match=words) as caught:
-            jobs.run(jobs.ImportDSen2Job(weights=tmp_path / name, output=tmp_path / "m", **more))
+            jobs.run(jobs.ImportModelJob(source=tmp_path / name, output=tmp_path / "m", **more))
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "m").exists()
 
@@ -265,7 +265,7 @@ def test_the_command_line_imports_dsen2(tmp_path) -> None:
     from training_cli.main import app
 
     published(tmp_path / "w.hdf5")
-    result = CliRunner().invoke(app, ["import-dsen2", str(tmp_path / "w.hdf5"), "-o", str(tmp_path / "m")])
+    result = CliRunner().invoke(app, ["import-model", str(tmp_path / "w.hdf5"), "-o", str(tmp_path / "m")])
     assert result.exit_code == 0, result.output
     assert yaml.safe_load((tmp_path / "m" / "card.yaml").read_text())["task"] == "20m"
     assert json.dumps(str(tmp_path / "m"))[1:-1] in result.output.replace("\n", "")

@@ -328,7 +328,7 @@ def test_resume_with_another_network_is_refused(run20, tmp_path) -> None:
     [
         ("tensorflow", {"job": "train", "datasets": ["d"], "output": "r"}),
         ("keras", {"job": "export", "run": "r", "output": "m"}),
-        ("h5py", {"job": "import_dsen2", "weights": "w.hdf5", "output": "m"}),
+        ("h5py", {"job": "import_model", "source": "w.hdf5", "output": "m"}),
     ],
 )
 def test_without_a_package_of_training_one_sentence_says_what_to_install(missing, job) -> None:

@@ -23,6 +23,7 @@ IDS = (
     "createcrosssensordataset",
     "simulatescene",
     "trainmodel",
+    "importmodel",
     "superresolve",
     "evaluatemodel",
     "imagesimilarity",

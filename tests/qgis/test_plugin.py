@@ -37,7 +37,7 @@ def test_the_plugin_loads_without_any_package_and_unloads(tmp_path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOAD, str(ROOT)], capture_output=True, text=True, env=environment, check=False
     )
-    assert done.stdout.splitlines()[-2:] == ["11 True", "None False"], done.stderr
+    assert done.stdout.splitlines()[-2:] == ["12 True", "None False"], done.stderr
 
 
 def test_the_worker_python_of_the_options_page_is_used(provider, monkeypatch, tmp_path) -> None:

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ModelError
+from ..scene.bands import BANDS, band_name
 
 CARD_NAME = "card.yaml"
 
@@ -130,6 +131,12 @@ def write_card(card: ModelCard, folder: Path) -> Path:
     text = re.sub(r"^(\s*sha256: .*)$", r"\1  # pragma: allowlist secret", text, flags=re.MULTILINE)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def native_resolution(bands: list[str]) -> float | None:
+    """The pixel size in metres that some bands are recorded at; None where they have several. Raises `InputError`."""
+    found = {BANDS[band_name(band)].resolution for band in bands}
+    return float(found.pop()) if len(found) == 1 else None
 
 
 def sha256(path: Path) -> str:

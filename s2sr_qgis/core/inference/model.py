@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -326,6 +326,35 @@ def _session(path: Path, device: str) -> tuple[onnxruntime.InferenceSession, str
             f"The device '{device}' could not be started (its driver or libraries are missing); choose 'cpu' or 'auto'."
         )
     return session, used
+
+
+def onnx_function(path: Path, output: str) -> Callable[[dict[str, NDArray[Any]]], NDArray[Any]]:
+    """One output of an ONNX file on the processor, as a function of tensors by input name.
+
+    Raises `ModelError` for a file that cannot be loaded; so does the function for tensors that the network does not
+    take, and for results that are not numbers.
+    """
+    runtime = _runtime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
+    except Exception as error:  # ONNX Runtime's own classes are private
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"ONNX Runtime cannot load the network: {reason}.") from error
+    names = [value.name for value in session.get_inputs()]
+
+    def run(tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        try:
+            (result,) = session.run([output], {name: tensors[name] for name in names})
+        except Exception as error:
+            sizes = ", ".join("x".join(map(str, tensor.shape[1:3])) for tensor in tensors.values())
+            raise ModelError(f"it does not run on images of {sizes} pixels") from error
+        if not np.isfinite(result).all():
+            raise ModelError("it gives values that are not numbers")
+        return np.asarray(result)
+
+    return run
 
 
 @cache

@@ -16,6 +16,7 @@ from ..networks.base import OUTPUT
 from ..progress import Progress
 from ..raster.serve import CROPS, narrowest_crop
 from ..raster.writer import atomic
+from .behaviour import Run, measure_radius
 from .fit import BEST, LAST
 from .parity import PARITY, check_parity, check_saved_model, random_patches
 from .run_card import RunCard, read_run_card
@@ -76,7 +77,7 @@ def describe(network: Any, run: RunCard, *, name: str, title: str) -> ModelCard:
         outputs=[TensorCard(name=OUTPUT, bands=run.tensors[-1].bands, resolution=run.tensors[-1].resolution)],
         scaling=run.scaling,
         upsampling=network.upsampling,
-        radius=measure_radius(network.model, factors),
+        radius=measure_radius(*_as_run(network.model), factors),
         multiple=max(factors.values()),
         parameters=network.model.count_params(),
         mflop_per_pixel=round(network.mflop_per_pixel(), 3),
@@ -202,39 +203,6 @@ def write_saved_model(network: Any, card: ModelCard, folder: Path) -> None:
     tf.saved_model.save(module, str(folder), signatures={"serving_default": function})
 
 
-def measure_radius(model: keras.Model, factors: dict[str, int]) -> int:
-    """How far a change of one input pixel reaches, in pixels of the finest input, by perturbing one pixel of each.
-
-    ``factors``: pixels of the finest input that one pixel of each input spans. Where the output is finer still, a pixel
-    of the finest input counts as reached when any of the output's pixels in it is.
-    """
-    coarsest = max(factors.values())
-    size = 32 * coarsest
-    while True:
-        rng = np.random.default_rng(0)
-        inputs = {
-            name: rng.uniform(200, 4000, (1, size // f, size // f, int(_input(model, name).shape[-1]))).astype(
-                np.float32
-            )
-            for name, f in factors.items()
-        }
-        plain = np.asarray(model.predict_on_batch(inputs)[OUTPUT])
-        scale = plain.shape[1] // size
-        radius = 0
-        for name, f in factors.items():
-            changed = {key: value.copy() for key, value in inputs.items()}
-            centre = size // f // 2
-            changed[name][:, centre, centre] += 3000
-            moved = np.any(np.asarray(model.predict_on_batch(changed)[OUTPUT]) != plain, axis=(0, 3))
-            for axis in (0, 1):
-                reached = np.flatnonzero(moved.any(axis=axis)) // scale
-                radius = max(radius, f * centre - int(reached[0]), int(reached[-1]) - (f * centre + f - 1))
-        # Touching the edge means that the image was too small to see how far it goes.
-        if radius < size // 2 - coarsest:
-            return radius
-        size *= 2
-
-
 def _patches(run: Path) -> dict[str, np.ndarray[Any, Any]] | None:
     """A few real patches of the run's own datasets, where they are still there."""
     for dataset in run_datasets(run):
@@ -243,8 +211,10 @@ def _patches(run: Path) -> dict[str, np.ndarray[Any, Any]] | None:
     return None
 
 
-def _input(model: keras.Model, name: str) -> Any:
-    return next(tensor for tensor in model.inputs if tensor.name == name)
+def _as_run(model: keras.Model) -> tuple[Run, dict[str, int]]:
+    """A Keras network as `behaviour` takes it, and the channels of its inputs."""
+    channels = {tensor.name: int(tensor.shape[-1]) for tensor in model.inputs}
+    return lambda tensors: np.asarray(model.predict_on_batch(tensors)[OUTPUT]), channels
 
 
 def require_tensorflow() -> Any:

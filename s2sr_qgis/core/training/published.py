@@ -24,11 +24,12 @@ from ..inference.card import sha256
 from ..progress import Progress
 from .export import check_folder, describe, write_model
 from .run_card import RunCard
+from .untrusted import check_hdf5
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..jobs import ImportDSen2Job
+    from ..jobs import ImportModelJob
 
 TEN = ["B04", "B03", "B02", "B08"]
 """The 10 m bands in the order of the published weights."""
@@ -45,17 +46,22 @@ Convolution = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Kernel (height, width, in, out) and bias (out,)."""
 
 
-def import_dsen2(job: ImportDSen2Job, progress: Progress) -> dict[str, Any]:
+def import_dsen2(job: ImportModelJob, progress: Progress) -> dict[str, Any]:
     """Write a model folder from published weights: ONNX with parity check, card, and the SavedModel if wanted.
 
-    Returns the folder, the network's name, its task, the receptive radius and the parity figures. Raises `InputError`
-    (no such file, another task), `ModelError` (not DSen2's layers), `OutputError`.
+    Bands and scaling are those of the paper. Returns the folder, the network's name, its task, the receptive radius and
+    the parity figures. Raises `InputError` (options that these weights decide), `ModelError`, `OutputError`.
     """
     check_folder(job.output)
-    convolutions = read_convolutions(job.weights)
-    task, blocks, features = _architecture(convolutions, job.weights)
-    if job.task and job.task != task:
-        raise InputError(f"{job.weights} sharpens the {task} bands, not the {job.task} bands; leave the task out.")
+    convolutions = read_convolutions(job.source)
+    task, blocks, features = _architecture(convolutions, job.source)
+    for name in ("bands", "output_bands", "output_name", "scaling", "output_scaling", "resolution"):
+        if getattr(job, name):
+            raise InputError(f"{job.source} holds published DSen2 weights, whose {name} is known; leave it out.")
+    if not job.processing_level:
+        progress.log(
+            "The weights are taken for L1C, as the authors' are; name the level where it is another.", "warning"
+        )
     tensors = layout(task, 6)
     tensors[0].bands = TEN
     name = SHAPES.get((blocks, features), "dsen2")
@@ -77,17 +83,34 @@ def import_dsen2(job: ImportDSen2Job, progress: Progress) -> dict[str, Any]:
         network.model.get_layer(layer).set_weights([kernel, bias])
     title = f"DSen2 with published weights ({PAPER}), {task.replace('m', ' m')} bands to 10 m"
     card = describe(network, run, name=job.name or job.output.name, title=title)
-    card.processing_levels = [job.processing_level]
+    card.processing_levels = [job.processing_level or "L1C"]
     card.training = {
-        "weights": job.weights.name,
-        "sha256": sha256(job.weights),
+        "weights": job.source.name,
+        "sha256": sha256(job.source),
         "transposed": job.transpose,
         "network_options": run.network_options,
     }
-    card.licence, card.source = job.licence, f"published weights, {job.weights.name}"
+    card.licence, card.source = job.licence, f"published weights, {job.source.name}"
     parity = write_model(network, card, job.output, saved_model=job.saved_model, patches=None, progress=progress)
     progress.artifact("model", str(job.output))
     return {"output": str(job.output), "network": name, "task": task, "radius": card.radius, "parity": parity}
+
+
+def is_dsen2(path: Path) -> bool:
+    """Whether an HDF5 file is to be read as DSen2's weights: it has no network, or DSen2's, whose scaling is code.
+
+    DSen2 multiplies its residuals in a Lambda layer, which Keras cannot load without running what the file says.
+    """
+    check_hdf5(path, path)
+    with h5py.File(path, "r") as file:
+        network = file.attrs.get("model_config")
+    if network is not None and "Lambda" not in _text(network):
+        return False
+    try:
+        _architecture(read_convolutions(path), path)
+    except ModelError:
+        return network is None
+    return True
 
 
 def read_convolutions(path: Path) -> list[Convolution]:
@@ -95,6 +118,7 @@ def read_convolutions(path: Path) -> list[Convolution]:
     if not path.is_file():
         raise InputError(f"There is no weights file {path}; name an HDF5 file of published DSen2 weights.")
     try:
+        check_hdf5(path, path)
         with h5py.File(path, "r") as file:
             group = file.get("model_weights", file)
             names = [_text(name) for name in group.attrs["layer_names"]]

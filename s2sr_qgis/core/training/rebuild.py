@@ -34,8 +34,8 @@ def rebuild(folder: Path, card: ModelCard) -> Any:
     options = card.training.get("network_options")
     if card.network not in NETWORKS or options is None:
         raise ModelError(
-            f"{what}: its card does not say how to build its network ('{card.network}'); take a bundled model, or one "
-            "that 's2sr export' or 's2sr import-dsen2' wrote."
+            f"{what}: its card does not say how to build its network ('{card.network}'); take a bundled model, one "
+            "that 's2sr export' wrote, or published DSen2 weights that 's2sr import-model' did."
         )
     channels = {tensor.name: len(tensor.bands) for tensor in card.inputs}
     try:
