@@ -127,7 +127,12 @@ def _scales(
             chosen[name] = None, band.quantification
         elif band.checked and not _is_float(band) and not _tags(band):
             chosen[name] = None, QUANTIFICATION  # an asset of a Sentinel-2 collection; its pixels may be far away
-        elif (tags := _stated(band)) and not _is_float(band) and math.isclose(1 / tags[0], QUANTIFICATION):
+        elif (
+            (tags := _stated(band))
+            and not _is_float(band)
+            and math.isclose(1 / tags[0], QUANTIFICATION)
+            and abs(tags[1]) < 2
+        ):
             chosen[name] = _by_tags(*tags)
         else:
             silent.append(name)
@@ -179,15 +184,15 @@ def _scales_of(
             warnings.append(
                 "The offset tag is taken for digital numbers: as reflectance it would be beyond all bounds."
             )
-        elif unit is Unit.REFLECTANCE or not scaled.size:
-            chosen = {name: _by_tags(*tags) for name, tags in tagged.items()}
-        elif real and stored in (Unit.REFLECTANCE, Unit.PERCENT):
+        elif real and stored in (Unit.REFLECTANCE, Unit.PERCENT) and np.percentile(scaled, 99) < 0.02:
             q = float(stored.value)
             chosen = dict.fromkeys(tagged, (0.0, q))
             warnings.append(
                 f"The pixels are {stored.words} already, though scale and offset tags are in the file: the tags are "
                 "not applied a second time."
             )
+        elif unit is Unit.REFLECTANCE or not scaled.size:
+            chosen = {name: _by_tags(*tags) for name, tags in tagged.items()}
         elif unit in (Unit.PERCENT, Unit.DN):
             q = float(unit.value)
             chosen = {name: (_by_tags(*tags)[0], _by_tags(*tags)[1] * q) for name, tags in tagged.items()}
