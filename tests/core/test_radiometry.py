@@ -360,3 +360,43 @@ def test_similarity_leaves_out_what_a_file_masks(how, tmp_path):
     figures = json.loads(target.read_text())
     assert (figures["rmse"], figures["pixels"]) == (0, SIZE**2 - 24 * 36)
     assert any("taken for nodata" in text for text in figures["assumptions"]) == (how == "untagged")
+
+
+def test_similarity_does_not_scale_twice(tmp_path):
+    reference = stack(tmp_path / "a.tif", scales=(1e-4,) * 10, offsets=(0,) * 10)
+    image = stack(tmp_path / "b.tif", "float32", 1, scales=(1e-4,) * 10, offsets=(-0.1,) * 10)
+    result = jobs.run(jobs.SimilarityJob(reference=str(reference), image=str(image), measures=["rmse"]))
+    assert result["rmse"] < 0.01  # digital numbers
+    assert any("not applied a second time" in text for text in result["assumptions"])
+
+
+def test_consistency_of_an_image_in_digital_numbers_of_a_real_type(tmp_path):
+    source, image = folder(tmp_path / "source"), stack(tmp_path / "b.tif", "float32")
+    job = jobs.SimilarityJob(
+        reference=str(source), image=str(image), measures=["rmse"], bands=["B02"], consistency=True
+    )
+    result = jobs.run(job)
+    assert result["rmse"] < 1
+    assert any("taken for digital numbers" in text for text in result["assumptions"])
+
+
+def test_evaluate_and_dataset_leave_out_what_a_file_masks(tmp_path):
+    whole = stack(tmp_path / "a.tif")
+    part = stack(tmp_path / "b.tif", empty=65000, mask="internal")
+    figures = [
+        jobs.run(jobs.EvaluateJob(model="sharpen_20m", scene=str(path), border=0, allow_other_level=True))
+        for path in (whole, part)
+    ]
+    assert figures[1]["pixels"] < figures[0]["pixels"]
+    assert figures[1]["rmse"] < 1.5 * figures[0]["rmse"]
+    numbers = [
+        jobs.run(
+            jobs.CreateSharpeningDatasetJob(
+                scenes=[str(path)], output=path.with_suffix(""), patch_size=6, valid=0, test=0, train=1
+            )
+        )
+        for path in (whole, part)
+    ]
+    assert 0 < numbers[1]["n_train"] < numbers[0]["n_train"]
+    with rasterio.open(tmp_path / "b" / "train_target.tif") as file:
+        assert file.read().max() < 10000

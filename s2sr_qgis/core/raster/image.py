@@ -135,6 +135,19 @@ class FileImage:
             self.nodata = math.nan
             self.dtype = np.result_type(self.stored, np.float32)
 
+    def sample(self, side: int = 256) -> NDArray[Any]:
+        """A decimated copy as float64, (bands, h, w); NaN where there is no value. Raises `InputError`."""
+        shape = (len(self.numbers), min(self._file.height, side), min(self._file.width, side))
+        try:
+            pixels: NDArray[Any] = self._file.read(self.numbers, out_shape=shape)
+            valid = masked(self._file, self.numbers, self._validity, None, shape[1:])
+        except RasterioError as error:
+            raise InputError(f"{self.path} is damaged and cannot be read: {error}.") from error
+        good = np.ones(shape, bool) if valid is None else np.broadcast_to(valid, shape).copy()
+        for number in (*self._fills, *(() if self.tag is None else (self.tag,))):
+            good &= pixels != number
+        return np.where(good, pixels.astype(np.float64), np.nan)
+
     def _untagged(self) -> tuple[float, ...]:
         """Numbers that can only be nodata, though nothing in the file says so."""
         if self.stored.kind not in "if":

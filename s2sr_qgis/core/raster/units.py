@@ -50,5 +50,13 @@ def unit_of(values: NDArray[Any], real: bool) -> Unit | None:
     return Unit.DN if high > 130 else None
 
 
+def scaled_already(values: NDArray[Any], scaled: NDArray[Any]) -> Unit | None:
+    """The unit of real pixels that scale and offset tags would scale a second time; None where the tags hold."""
+    if not values.size or float(np.percentile(scaled, 99)) >= 0.02:
+        return None
+    unit = unit_of(values, True)
+    return unit if unit in (Unit.REFLECTANCE, Unit.PERCENT) else None
+
+
 def _whole(values: NDArray[Any]) -> bool:
     return bool(np.all(values == np.rint(values)))

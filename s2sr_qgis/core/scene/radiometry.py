@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..jobs import SceneOptions
-from ..raster.units import HIGHEST, HOW, Unit, unit_of
+from ..raster.units import HIGHEST, HOW, Unit, scaled_already, unit_of
 from ..raster.validity import FILLS, HUGE, unmistakable
 from .files import FilePool, sample
 from .product import Facts, Found, offset_of_baseline
@@ -178,13 +178,13 @@ def _scales_of(
         scaled = np.concatenate(
             [samples.values(name) * np.float32(s) + np.float32(d) for name, (s, d) in tagged.items()]
         )
-        unit, stored = unit_of(scaled, True), unit_of(samples.all_of(tagged), real)
+        unit = unit_of(scaled, True)
         if any(abs(shift) > 2 and abs(scale) < 0.01 for scale, shift in tagged.values()):
             chosen = {name: (shift, round(1 / scale, 6)) for name, (scale, shift) in tagged.items()}
             warnings.append(
                 "The offset tag is taken for digital numbers: as reflectance it would be beyond all bounds."
             )
-        elif real and stored in (Unit.REFLECTANCE, Unit.PERCENT) and np.percentile(scaled, 99) < 0.02:
+        elif real and (stored := scaled_already(samples.all_of(tagged), scaled)):
             q = float(stored.value)
             chosen = dict.fromkeys(tagged, (0.0, q))
             warnings.append(

@@ -67,10 +67,11 @@ def consistency(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
         source = stack.enter_context(open_source(job.reference, job.nodata))
         raster = stack.enter_context(Raster(job.image, job.nodata))
         mask = stack.enter_context(Raster(job.mask)) if job.mask else None
+        image = RasterSource(raster)
         assumptions = [*source.warnings, *raster.warnings, *(mask.warnings if mask else ())]
         for warning in assumptions:
             progress.log(warning, "warning")
-        groups = _groups(source, RasterSource(raster), mask, job, progress)
+        groups = _groups(source, image, mask, job, progress)
         progress.log(f"Unit of RMSE: {UNIT}; data range {data_range:g}, from {range_from}.")
         done = []
         for number, group in enumerate(groups):

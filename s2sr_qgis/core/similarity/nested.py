@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import InputError
+from ..raster import units
 from ..raster.grid import Grid, Window
 from ..raster.image import Image
 from ..raster.superimpose import valid_pixels
@@ -107,12 +108,19 @@ def unit_of(raster: Raster) -> tuple[Float, Float]:
     """Factor and summand of each band that make reflectance of its pixels.
 
     Those of the file's tags; without tags integers are Sentinel-2's digital numbers, 8-bit ones shares of 255, and real
-    numbers reflectance.
+    numbers what they look like (a warning of the raster where that is not reflectance).
     """
-    if np.any(raster.scale != 1) or np.any(raster.offset != 0):
+    if raster.tells_scale:
         return raster.scale, raster.offset
-    unit = {"f": 1.0}.get(raster.stored.kind, 1 / 255 if raster.stored == np.uint8 else 1 / QUANTIFICATION)
-    return np.full(len(raster.names), unit), np.zeros(len(raster.names))
+    if raster.stored.kind == "f":
+        values = raster.sample()
+        unit = units.unit_of(values[np.isfinite(values) & (values != 0)], True) or units.Unit.REFLECTANCE
+        if unit is not units.Unit.REFLECTANCE:
+            sentence = f"The pixels of {raster.path.name} have no scale tag: they are taken for {unit.words}."
+            raster.warnings += [sentence] if sentence not in raster.warnings else []
+        return np.full(len(raster.names), 1 / unit.value), np.zeros(len(raster.names))
+    scale = 1 / 255 if raster.stored == np.uint8 else 1 / QUANTIFICATION
+    return np.full(len(raster.names), scale), np.zeros(len(raster.names))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ..progress import Progress
 from ..raster.grid import Grid, Window
 from ..raster.image import FileImage, Image
 from ..raster.superimpose import superimpose, valid_pixels
+from ..raster.units import scaled_already
 from ..scene.bands import BANDS, band_in
 from .bands import paired
 from .measure import Float, Mask
@@ -59,6 +60,8 @@ class Raster(FileImage):
         self.scale, self.offset = (
             np.array([each[n - 1] for n in self.numbers]) for each in (file.scales, file.offsets)
         )
+        if self.stored.kind == "f" and self.tells_scale:
+            self._drop_tags()
         self.bits = {int(b) for n in self.numbers if (b := file.tags(n, ns="IMAGE_STRUCTURE").get("NBITS"))}
         self.strips = any(width >= file.width > BELT for _, width in file.block_shapes)
 
@@ -74,10 +77,28 @@ class Raster(FileImage):
         with self._lock:
             return super().read(window)
 
+    def _drop_tags(self) -> None:
+        """Leave scale and offset out where the pixels are scaled already, as tools do that keep the tags."""
+        values = self.sample()
+        scaled = values * self.scale[:, None, None] + self.offset[:, None, None]
+        known = np.isfinite(values) & (values != 0)
+        unit = scaled_already(values[known], scaled[known])
+        if unit:
+            self.scale, self.offset = np.full(len(self.scale), 1 / unit.value), np.zeros(len(self.offset))
+            self.warnings.append(
+                f"The pixels of {self.path.name} are {unit.words} already, though scale and offset tags are in the "
+                "file: the tags are not applied a second time."
+            )
+
+    @property
+    def tells_scale(self) -> bool:
+        """Whether the file has scale or offset tags."""
+        return bool(np.any(self.scale != 1) or np.any(self.offset != 0))
+
     @property
     def tells_unit(self) -> bool:
         """Whether the file says what its values mean: by scale and offset, or by being of a real type."""
-        return self.stored.kind == "f" or bool(np.any(self.scale != 1) or np.any(self.offset != 0))
+        return self.stored.kind == "f" or self.tells_scale
 
 
 @dataclass(frozen=True)
