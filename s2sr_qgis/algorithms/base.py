@@ -154,7 +154,8 @@ class S2SRAlgorithm(QgsProcessingAlgorithm):
                         "Added to the stored values before scaling, where the scene does not say it itself: -1000 for "
                         "products from baseline 04.00 (January 2022) on, 0 before.", advanced=True)  # fmt: skip
         self.add_number("QUANTIFICATION", "Quantification value", None, 0.001, 1000000.0,
-                        "The stored value that means reflectance 1, where the scene does not say it; usually 10000.",
+                        "The stored value that means reflectance 1, where the scene does not say it: 10000 for digital "
+                        "numbers, 100 for percent, 1 for reflectance.",
                         advanced=True)  # fmt: skip
 
     def add_device(self) -> None:

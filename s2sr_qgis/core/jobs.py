@@ -40,7 +40,9 @@ class SceneOptions(_Job):
 
     band_names: list[str] | None = Field(None, description="Names of a stacked raster's bands, in file order.")
     radiometric_offset: int | None = Field(None, description="DN added before scaling (-1000 from baseline 04.00 on).")
-    quantification: float | None = Field(None, gt=0, description="DN that mean reflectance 1 (10000).")
+    quantification: float | None = Field(
+        None, gt=0, description="Stored value of reflectance 1: 10000; 100 for percent, 1."
+    )
     processing_level: Literal["L1C", "L2A"] | None = Field(None, description="Where the product does not say it.")
 
 
