@@ -231,3 +231,27 @@ def test_a_network_that_goes_away_leaves_no_dataset(files, tmp_path, monkeypatch
         with pytest.raises(InputError, match=r"could not be read .* check the network"):
             make(tmp_path, **{**files, "scene": str(source), "output": tmp_path / "lost"})
     assert not [path for path in tmp_path.iterdir() if "lost" in path.name]
+
+
+@pytest.mark.parametrize("how", ["internal", "beside", "untagged"])
+@pytest.mark.parametrize("which", ["xs", "pan"])
+def test_pixels_that_a_file_masks_are_in_no_patch(files, tmp_path, which, how):
+    names = dict(zip(("xs", "pan"), map(str, make_reference(tmp_path)), strict=True))
+    with rasterio.open(names[which]) as file:
+        pixels, profile = file.read(), file.profile
+        tags = file.tags()
+    edge = pixels.shape[1] // 4
+    pixels = pixels.astype("int16")
+    pixels[:, :edge, :edge] = -9999 if how == "untagged" else 32000
+    internal = rasterio.Env(GDAL_TIFF_INTERNAL_MASK=how == "internal")
+    with internal, rasterio.open(names[which], "w", **{**profile, "dtype": "int16"}) as file:
+        file.write(pixels)
+        file.update_tags(**tags)
+        if how != "untagged":
+            file.write_mask(np.pad(np.zeros((edge, edge), bool), (0, pixels.shape[1] - edge), constant_values=True))
+    dataset, result, _ = make(tmp_path, scene=files["scene"], **names)
+    target = np.asarray(dataset.arrays("train")["target"])
+    assert 40 < len(target) < 64
+    assert np.isfinite(target).all()
+    assert 0 < target.min() < target.max() < 10000
+    assert any("taken for nodata" in text for text in result["assumptions"]) == (how == "untagged")

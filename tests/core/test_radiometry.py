@@ -216,6 +216,16 @@ def test_band_files_with_a_validity_band_each(tmp_path):
     sharpen(tmp_path, tmp_path, empty=True)
 
 
+def test_data_mask_beside_band_files(tmp_path):
+    """As Sentinel Hub writes them: every band and dataMask on one grid, in files of their own."""
+    valid = np.ones((SIZE, SIZE), "uint8")
+    valid[EMPTY] = 0
+    for name, image in truth().items():
+        write_band(tmp_path / f"{name}.tif", np.where(valid, image, 0.7).astype("float32"), 10)
+    write_band(tmp_path / "dataMask.tif", valid, 10)
+    sharpen(tmp_path, tmp_path, empty=True)
+
+
 OFFSETS: dict[str, tuple[str, int]] = {
     f"{NEW}/{{}}.tif": ("states baseline 05.09", 1000),
     f"{NEW}.SAFE/GRANULE/L2A_T31UDQ_A042551_20230815T104044/IMG_DATA/{{}}.tif": ("states baseline 05.09", 1000),

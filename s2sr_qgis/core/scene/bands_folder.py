@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
@@ -16,6 +17,9 @@ from .scene import Scene
 _BAND_FILE = re.compile(r"^(?:.*[_.\- ])?(B(?:0?[1-9]|1[0-2]|8A))(?:_(\d\d)m)?\.(?:tiff?|jp2)$", re.IGNORECASE)
 
 _SCL_FILE = re.compile(r"^(?:.*[_.\- ])?SCL(?:_20m)?\.(?:tiff?|jp2)$", re.IGNORECASE)
+
+
+_MASK_FILE = re.compile(r"^(?:.*[_.\- ])?data[_ ]?mask\.(?:tiff?|jp2)$", re.IGNORECASE)
 
 
 def band_of_file(name: str) -> tuple[str, int | None] | None:
@@ -44,10 +48,19 @@ def open_bands_folder(folder: Path, options: SceneOptions) -> Scene:
     pool = FilePool()
     try:
         found = {}
+        beside = next((path for path in sorted(images.iterdir()) if _MASK_FILE.match(path.name)), None)
+        mask = RasterFile(str(beside), str(beside)) if beside else None
+        extent = pool.header(mask) if mask else None
         for name, path in chosen.items():
             check_whole(path, str(path))
             file = RasterFile(str(path), str(path))
             header = pool.header(file)
+            if mask and extent:
+                if (extent.width, extent.height) == (header.width, header.height):
+                    file = replace(file, mask=mask)
+                    header = pool.header(file)
+                else:
+                    facts.warnings.append(f"{beside} is not used for {name}, which is on another grid.")
             numbers = [n for n in range(1, len(header.dtypes) + 1) if n != header.validity_band]
             if len(numbers) != 1:
                 raise InputError(f"{path} has {len(header.dtypes)} bands, though its name says it is {name} alone.")

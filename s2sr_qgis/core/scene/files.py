@@ -44,11 +44,15 @@ _REMOTE_DRIVERS = {"GTiff", "COG", "JP2OpenJPEG"}
 
 @dataclass(frozen=True)
 class RasterFile:
-    """One raster: ``path`` as GDAL takes it, ``label`` as the user knows it."""
+    """One raster: ``path`` as GDAL takes it, ``label`` as the user knows it.
+
+    ``mask``: a raster on the same grid that is 0 where this one has no value.
+    """
 
     path: str
     label: str
     remote: bool = False
+    mask: RasterFile | None = None
 
     def locate(self) -> str:
         """The path to open now. Readers whose addresses age override this."""
@@ -126,7 +130,7 @@ class FilePool:
                 descriptions=tuple(dataset.descriptions),
                 block=dataset.block_shapes[0],
                 tags=dataset.tags(),
-                masked=self._validity_of(file, dataset).stated,
+                masked=file.mask is not None or self._validity_of(file, dataset).stated,
                 validity_band=self._validity_of(file, dataset).band,
             )
 
@@ -156,6 +160,8 @@ class FilePool:
         if valid is not None:
             valid = valid if isinstance(index, list) else valid[0]
             data[~np.broadcast_to(valid, data.shape)] = fill_of(data.dtype)
+        if file.mask:
+            data[..., self._dataset(file.mask).read(1, window=window, out_shape=shape) == 0] = fill_of(data.dtype)
         return data
 
     def _validity_of(self, file: RasterFile, dataset: Any) -> Validity:
