@@ -40,7 +40,8 @@ def show(job: jobs.Job, outputs: dict[str, Any]) -> None:
         out.print(_test_table(outputs["test"]))
         out.print(f"Run of {outputs['epochs']} epochs in {outputs['output']}", soft_wrap=True)
     else:
-        _show_lines(out, outputs)
+        # What was assumed is in the log already.
+        _show_lines(out, {name: value for name, value in outputs.items() if name != "assumptions"})
 
 
 def show_models() -> None:

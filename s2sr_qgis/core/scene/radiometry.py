@@ -283,7 +283,7 @@ def _implied(
             )
         return facts.offset or 0.0
     if implied:
-        origin = facts.baseline_from or facts.name
+        origin = "its name" if facts.name in facts.baseline_from else facts.baseline_from or facts.name
         if dn is not None and dn < TAKEN_OFF:
             raise InputError(
                 f"The radiometric offset of {facts.name} is not known: {origin} states baseline {facts.baseline}, "
@@ -291,8 +291,8 @@ def _implied(
                 "where it was taken off, -1000 where it is still in the pixels."
             )
         warnings.append(
-            f"The radiometric offset of {implied:g} is used, as {origin} states baseline {facts.baseline}; if it was "
-            "already taken off, give a radiometric offset of 0."
+            f"{facts.name} gets a radiometric offset of {implied:g}, as {origin} states baseline {facts.baseline}; if "
+            "it was already taken off, give a radiometric offset of 0."
         )
         return implied
     if facts.baseline and implied is None:
