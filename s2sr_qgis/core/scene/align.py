@@ -64,6 +64,7 @@ def _by_georeference(headers: dict[str, Header]) -> Alignment:
     if not math.isclose(unit * metres, 10, rel_tol=1e-4):
         notes.append(f"A pixel of the 10 m bands measures {unit * metres:g} m here; it is treated as a 10 m pixel.")
     stored = {name: _stored(name, header.transform.a / unit * 10, header) for name, header in headers.items()}
+    _check_pixels(headers, stored, unit * metres)
     kept = _keep(stored, notes)
     coarsest = max(BANDS[name].resolution for name in kept)
     multiple = coarsest // 10
@@ -77,10 +78,13 @@ def _by_georeference(headers: dict[str, Header]) -> Alignment:
         corners[name] = round(col), round(row)
         left, top = max(left, round(col)), max(top, round(row))
         right, bottom = min(right, round(col) + header.width * factor), min(bottom, round(row) + header.height * factor)
+    whole = left, top, right, bottom
     left, top = math.ceil(left / multiple) * multiple, math.ceil(top / multiple) * multiple
     right, bottom = right // multiple * multiple, bottom // multiple * multiple
     if right <= left or bottom <= top:
         raise InputError(f"The bands {', '.join(kept)} have no ground in common: their extents do not overlap.")
+    if all(stored[name] == 10 for name in kept):
+        notes += _cropped((left - whole[0], top - whole[1], whole[2] - right, whole[3] - bottom), whole, coarsest)
     places = {
         name: Place(
             stored[name], (left - corners[name][0]) * 10 // stored[name], (top - corners[name][1]) * 10 // stored[name]
@@ -89,6 +93,34 @@ def _by_georeference(headers: dict[str, Header]) -> Alignment:
     }
     grid = Grid(headers[kept[0]].crs, origin[0] + left * unit, origin[1] - top * unit, unit, right - left, bottom - top)
     return Alignment(grid, multiple, places, notes)
+
+
+def _cropped(lost: tuple[int, int, int, int], whole: tuple[int, int, int, int], coarsest: int) -> list[str]:
+    """A sentence on the pixels of the common ground that do not fill a pixel of the coarsest band."""
+    sides = ("columns on the left", "rows at the top", "columns on the right", "rows at the bottom")
+    parts = [f"{count} {side}" for count, side in zip(lost, sides, strict=True) if count]
+    if not parts:
+        return []
+    width, height = whole[2] - whole[0], whole[3] - whole[1]
+    return [
+        f"{', '.join(parts)} are left out: of the {width} x {height} pixels, only whole {coarsest} m pixels are used, "
+        f"so the result has {width - lost[0] - lost[2]} x {height - lost[1] - lost[3]}."
+    ]
+
+
+def _check_pixels(headers: dict[str, Header], stored: dict[str, int], metres: float) -> None:
+    """Refuse bands on one grid that is not Sentinel-2's 10 m grid: there is nothing to sharpen from."""
+    sizes = {round(header.transform.a, 6) for header in headers.values()}
+    resolutions = {BANDS[name].resolution for name in headers}
+    if len(sizes) > 1 or len(resolutions) == 1:
+        return
+    pixel = metres * max(stored.values()) / 10
+    # Far beyond all sensors like it, this is a thumbnail of a product, and a note says so.
+    if pixel < 8 or 12.5 < pixel < 300:
+        raise InputError(
+            f"All bands ({', '.join(headers)}) have pixels of {pixel:g} m: there are no 10 m bands to sharpen the "
+            "others with (HLS and Landsat have 30 m, other sensors other sizes); use the Sentinel-2 product itself."
+        )
 
 
 def _unit(headers: dict[str, Header]) -> tuple[float, float]:
@@ -184,6 +216,8 @@ def _by_counts(headers: dict[str, Header]) -> Alignment:
         stored[name] = factor * 10
     kept = _keep(stored, notes)
     multiple = max(BANDS[name].resolution for name in kept) // 10
+    if all(stored[name] == 10 for name in kept):
+        notes += _cropped((0, 0, width % multiple, height % multiple), (0, 0, width, height), multiple * 10)
     if width < multiple or height < multiple:
         raise InputError(f"The scene has only {width} x {height} pixels of 10 m.")
     fine = headers[lead].transform

@@ -14,7 +14,11 @@ from .files import FilePool, RasterFile, check_whole
 from .product import Found, facts_from_names, product_names
 from .scene import Scene
 
-_BAND_FILE = re.compile(r"^(?:.*[_.\- ])?(B(?:0?[1-9]|1[0-2]|8A))(?:_(\d\d)m)?\.(?:tiff?|jp2)$", re.IGNORECASE)
+_BAND_FILE = re.compile(
+    r"^(?:.*[_.\- ])?(B(?:0?[1-9]|1[0-2]|8A))(?:_(\d\d)m)?(?:_\(Raw\))?\.(?:tiff?|jp2)$", re.IGNORECASE
+)
+
+_PART = re.compile(r"^(.+)-\d{10}-\d{10}\.tiff?$", re.IGNORECASE)
 
 _SCL_FILE = re.compile(r"^(?:.*[_.\- ])?SCL(?:_20m)?\.(?:tiff?|jp2)$", re.IGNORECASE)
 
@@ -31,7 +35,12 @@ def band_of_file(name: str) -> tuple[str, int | None] | None:
 def open_bands_folder(folder: Path, options: SceneOptions) -> Scene:
     """Open a folder of band files. Raises `InputError` where it holds none, or two of one band."""
     images = _images(folder)
-    chosen = _choose(images)
+    notes: list[str] = []
+    chosen = _choose(images, notes)
+    if not chosen and (parts := _parts(folder)):
+        from .mosaic import open_mosaic
+
+        return open_mosaic(folder, parts, options)
     if not chosen:
         raise InputError(
             f"{folder} holds no Sentinel-2 product: neither MTD_MSIL1C.xml or MTD_MSIL2A.xml "
@@ -39,6 +48,7 @@ def open_bands_folder(folder: Path, options: SceneOptions) -> Scene:
         )
     products = product_names(images.absolute())
     facts = facts_from_names(str(folder), *products, folder.absolute().name, next(iter(chosen.values())).name)
+    facts.warnings += notes
     place = images.absolute()
     if any(part.suffix.upper() == ".SAFE" for part in (place, *place.parents)):
         facts.warnings.append(
@@ -87,15 +97,34 @@ def _images(folder: Path) -> Path:
     return found[0]
 
 
-def _choose(folder: Path) -> dict[str, Path]:
+def _parts(folder: Path) -> list[Path]:
+    """The files of an Earth Engine export in several parts: ``name-0000000000-0000005120.tif``. Raises `InputError`."""
+    found = {path: _PART.match(path.name) for path in sorted(folder.iterdir()) if path.is_file()}
+    names = {match.group(1) for match in found.values() if match}
+    if len(names) > 1:
+        raise InputError(f"{folder} holds parts of several exports ({', '.join(sorted(names))}); keep one in it.")
+    return [path for path, match in found.items() if match]
+
+
+def _choose(folder: Path, notes: list[str] | None = None) -> dict[str, Path]:
     """One file for each band: its own resolution first, then the nearest finer one, then what there is."""
     choices: dict[str, dict[int, Path]] = {}
     # IMG_DATA of a Level-2A product, taken out of it, has a folder for each resolution.
-    for path in sorted([*folder.iterdir(), *folder.glob("R[126]0m/*")]):
+    paths = [path for path in sorted([*folder.iterdir(), *folder.glob("R[126]0m/*")]) if path.name[0] != "."]
+    if any("_FRE_" in path.name for path in paths) and any("_SRE_" in path.name for path in paths):
+        paths = [path for path in paths if "_SRE_" not in path.name]
+        if notes is not None:
+            notes.append(
+                "The product has each band twice: FRE, flat reflectance (slopes corrected), is used and not SRE; for "
+                "SRE, move the FRE files to another folder."
+            )
+    for path in paths:
         named = band_of_file(path.name)
         if not named or not path.is_file():
             continue
         name, resolution = named
+        if path.parent != folder:  # AWS names all files alike: R10m/B02.jp2, R20m/B02.jp2
+            resolution = resolution or int(path.parent.name[1:3])
         there = choices.setdefault(name, {})
         key = resolution or BANDS[name].resolution
         if key in there:

@@ -83,6 +83,10 @@ class Header:
     tags: Mapping[str, str] = field(default_factory=dict)
     masked: bool = False
     validity_band: int | None = None
+    inner: tuple[str, ...] = ()
+    """GDAL's names of the rasters in a container (netCDF, HDF5, Zarr) that has no bands of its own."""
+    wavelengths: tuple[float | None, ...] = ()
+    """Centre wavelengths that the bands' tags state, in nm or µm."""
 
 
 def _reading(file: RasterFile) -> Any:
@@ -128,10 +132,12 @@ class FilePool:
                 scales=tuple(dataset.scales),
                 offsets=tuple(dataset.offsets),
                 descriptions=tuple(dataset.descriptions),
-                block=dataset.block_shapes[0],
+                block=dataset.block_shapes[0] if dataset.count else (1, 1),
                 tags=dataset.tags(),
                 masked=file.mask is not None or self._validity_of(file, dataset).stated,
                 validity_band=self._validity_of(file, dataset).band,
+                inner=() if dataset.count else tuple(dataset.subdatasets),
+                wavelengths=tuple(_wavelength(dataset, number) for number in dataset.indexes),
             )
 
     def read(
@@ -217,6 +223,14 @@ class FilePool:
             handles, self._open = self._open, []
         for dataset in handles:
             dataset.close()
+
+
+def _wavelength(dataset: Any, number: int) -> float | None:
+    stated = dataset.tags(number).get("wavelength") or dataset.tags(number, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM")
+    try:
+        return float(stated) if stated else None
+    except ValueError:
+        return None
 
 
 def _unreadable(file: RasterFile, error: Exception) -> str:

@@ -39,7 +39,11 @@ class FolderTree:
 
     def images(self) -> list[str]:
         """Every JPEG 2000 file of the granules."""
-        return [path.relative_to(self.root).as_posix() for path in self.root.glob("GRANULE/**/*.jp2")]
+        return [
+            path.relative_to(self.root).as_posix()
+            for path in self.root.glob("GRANULE/**/*.jp2")
+            if not path.name.startswith(".")
+        ]
 
     def text(self) -> bytes:
         """The product's metadata."""
@@ -63,9 +67,12 @@ class ZipTree:
         self.path = path
         try:
             with zipfile.ZipFile(path) as archive:
-                self._sizes = {info.filename: info.file_size for info in archive.infolist()}
+                infos = archive.infolist()
         except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-            raise InputError(f"{path} is no zip that can be read, it may be cut short; fetch it again.") from error
+            raise InputError(f"{path} is no zip that can be read, it may be cut short; download it again.") from error
+        # Old .NET tools write backslashes; GDAL reads them as slashes too.
+        self._names = {info.filename.replace("\\", "/"): info.filename for info in infos}
+        self._sizes = {info.filename.replace("\\", "/"): info.file_size for info in infos}
         for member in self._sizes:
             _check_inside(member, str(path))
         found = [member for member in self._sizes if _METADATA.match(PurePosixPath(member).name)]
@@ -81,7 +88,13 @@ class ZipTree:
     def images(self) -> list[str]:
         """Every JPEG 2000 file of the granules."""
         start = len(self.prefix)
-        return [m[start:] for m in self._sizes if m.startswith(self.prefix + "GRANULE/") and m.endswith(".jp2")]
+        return [
+            member[start:]
+            for member in self._sizes
+            if member.startswith(self.prefix + "GRANULE/")
+            and member.endswith(".jp2")
+            and not PurePosixPath(member).name.startswith(".")
+        ]
 
     def text(self) -> bytes:
         """The product's metadata."""
@@ -90,7 +103,7 @@ class ZipTree:
             raise InputError(f"{member} in {self.path} is too large to be a product's metadata.")
         try:
             with zipfile.ZipFile(self.path) as archive:
-                return archive.read(member)
+                return archive.read(self._names[member])
         except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
             raise InputError(f"{member} in {self.path} is damaged; fetch the zip again.") from error
 
@@ -103,7 +116,7 @@ class ZipTree:
         full = self.prefix + member
         label = f"{full} in {self.path}"
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(full) as stream:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self._names[full]) as stream:
                 check_stream(stream, self._sizes[full], label)  # type: ignore[arg-type]
         except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
             raise InputError(f"{label} is damaged; fetch the zip again.") from error
@@ -112,7 +125,7 @@ class ZipTree:
 
 def _check_inside(member: str, where: str) -> None:
     path = PurePosixPath(member)
-    if path.is_absolute() or ".." in path.parts or "\\" in member or ":" in path.parts[0]:
+    if path.is_absolute() or ".." in path.parts or "\\" in member or re.match("[A-Za-z]:", member):
         raise InputError(
             f"{where} names a file outside itself ('{member}'); it is no sound SAFE product and is not read."
         )
@@ -136,7 +149,13 @@ def find_safe(path: Path) -> tuple[FolderTree | ZipTree, str] | None:
     if not start.is_dir():
         return None
     below = [child for child in sorted(start.iterdir()) if child.is_dir() and _metadata_in(child)]
-    below += [child for child in sorted(start.iterdir()) if child.is_file() and _ZIPPED.match(child.name)]
+    folders = {child.name.removesuffix(".SAFE") for child in below}
+    # Beside its own zip, the unpacked product is read.
+    below += [
+        child
+        for child in sorted(start.iterdir())
+        if child.is_file() and _ZIPPED.match(child.name) and child.stem.removesuffix(".SAFE") not in folders
+    ]
     if len(below) > 1:
         raise InputError(
             f"{path} holds several products ({', '.join(child.name for child in below)}); name one of them."
@@ -227,6 +246,7 @@ def open_safe(tree: FolderTree | ZipTree, inside: str, source: str, options: Sce
     try:
         found = {}
         members = _members(metadata, tree, inside, label)
+        metadata.facts.warnings += _absent(metadata, members, label)
         for name, member in members.items():
             file = tree.open(member)
             offset = _offset(metadata, BANDS[name].band_id, label, options)
@@ -274,9 +294,26 @@ def _members(metadata: Metadata, tree: FolderTree | ZipTree, inside: str, label:
                 choices.setdefault(band.name, {})[resolution] = member
     if not choices:
         raise InputError(f"{label} lists no band images; fetch the product again.")
-    members = {name: found[max(found)] for name, found in choices.items()}
-    missing = [member for member in members.values() if not tree.has(member)]
-    if missing:
-        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise InputError(f"{label} lists {missing[0]}, but the file is missing{others}; fetch the product again.")
+    members: dict[str, str] = {}
+    for name, choice in choices.items():
+        there = {resolution: member for resolution, member in choice.items() if tree.has(member)}
+        if there:
+            members[name] = there[max(there)]
+    if not members:
+        first = next(iter(next(iter(choices.values())).values()))
+        raise InputError(
+            f"{label} lists {first}, but the file is missing, as are all others; download the product again."
+        )
     return members
+
+
+def _absent(metadata: Metadata, members: dict[str, str], label: str) -> list[str]:
+    """A sentence on the bands whose files the metadata list and the product lacks; B10 is never used."""
+    listed = {found.group(1) for image in (*metadata.images, *metadata.old_images) if (found := _IMAGE.search(image))}
+    absent = [name for name in BANDS if name in listed and name not in members and name != "B10"]
+    if not absent:
+        return []
+    return [
+        f"{', '.join(absent)} left out: {label} lists {'it' if len(absent) == 1 else 'them'}, but the files are "
+        "missing; download the product again if you need them."
+    ]

@@ -16,6 +16,7 @@ from ..jobs import SceneOptions
 from .bands import BANDS
 from .build import build_scene
 from .files import FilePool, RasterFile, check_whole
+from .names import COMMON, bands_named
 from .product import (
     Facts,
     Found,
@@ -29,21 +30,6 @@ from .product import (
 from .radiometry import OFFSET_SHOWS, darkest
 from .scene import Scene
 
-_COMMON = {
-    "coastal": "B01",
-    "blue": "B02",
-    "green": "B03",
-    "red": "B04",
-    "rededge1": "B05",
-    "rededge2": "B06",
-    "rededge3": "B07",
-    "nir": "B08",
-    "nir08": "B8A",
-    "nir09": "B09",
-    "cirrus": "B10",
-    "swir16": "B11",
-    "swir22": "B12",
-}
 _KEY = re.compile(r"^([A-Za-z0-9]+?)(?:[_-](\d\d)m)?(-jp2)?$")
 _SENTINEL_2 = re.compile(r"sentinel-?(?:s)?2|S2[A-D]_|S2[A-D]$", re.IGNORECASE)
 _BLOB = ".blob.core.windows.net"
@@ -88,16 +74,17 @@ def open_stac(source: str, options: SceneOptions) -> Scene:
     pool = FilePool()
     try:
         found = {}
-        for name, key in band_assets(item).items():
+        assets, numbers = _assets(item)
+        for name, key in assets.items():
             asset = item["assets"][key]
-            offset, quantification = asset_radiometry(item, key, facts.baseline)
+            offset, quantification = asset_radiometry(item, key, facts.baseline, numbers.get(name, 1))
             if offset is None and options.radiometric_offset is None:
                 raise InputError(
                     f"{facts.name} does not say whether its pixels carry the radiometric offset; "
                     "give one: -1000 where they do, 0 where it was taken off or the baseline is before 04.00."
                 )
             file = _asset_file(str(asset.get("href", "")), source, key)
-            found[name] = Found(file, pool.header(file), 1, offset, quantification, checked=True)
+            found[name] = Found(file, pool.header(file), numbers.get(name, 1), offset, quantification, checked=True)
         if _flag(properties) is not None and options.radiometric_offset is None:
             facts.warnings += _doubts(facts, found, pool)
         return build_scene(facts, found, options, pool, scl_file(item, source))
@@ -168,7 +155,7 @@ def band_assets(item: dict[str, Any]) -> dict[str, str]:
     choices: dict[str, list[tuple[bool, int, str]]] = {}
     for key in item["assets"]:
         parts = _KEY.match(key)
-        name = _COMMON.get(parts.group(1), parts.group(1)) if parts else ""
+        name = COMMON.get(parts.group(1), parts.group(1)) if parts else ""
         if not parts or name not in BANDS:
             continue
         own = BANDS[name].resolution
@@ -180,12 +167,48 @@ def band_assets(item: dict[str, Any]) -> dict[str, str]:
     return {name: min(choices[name])[2] for name in BANDS if name in choices}
 
 
+def _assets(item: dict[str, Any]) -> tuple[dict[str, str], dict[str, int]]:
+    """Band name to asset key, and to the band's number where one asset holds several bands (openEO)."""
+    stacks = {}
+    for key, asset in item["assets"].items():
+        listed = asset.get("eo:bands") or asset.get("bands") if isinstance(asset, dict) else None
+        roles = asset.get("roles") or [] if isinstance(asset, dict) else []
+        if (
+            not isinstance(listed, list)
+            or len(listed) < 2
+            or {"visual", "overview", "thumbnail"} & set(map(str, roles))
+        ):
+            continue
+        words = [
+            str(band.get("name") or band.get("common_name") or band.get("eo:common_name") or "")
+            if isinstance(band, dict)
+            else ""
+            for band in listed
+        ]
+        named = bands_named(words, f"Asset {key}")
+        stacks[key] = {name: number for number, name in enumerate(named, start=1) if name}
+    try:
+        return band_assets(item), {}
+    except InputError:
+        stacks = {key: numbers for key, numbers in stacks.items() if numbers}
+        if len(stacks) > 1:
+            raise InputError(
+                f"{item.get('id')} has several assets with many bands ({', '.join(stacks)}); open one of them itself."
+            ) from None
+        if not stacks:
+            raise
+    key, numbers = next(iter(stacks.items()))
+    return dict.fromkeys(numbers, key), numbers
+
+
 def _flag(properties: dict[str, Any]) -> bool | None:
     flag = properties.get("earthsearch:boa_offset_applied", properties.get("sentinel:boa_offset_applied"))
     return flag if isinstance(flag, bool) else None
 
 
-def asset_radiometry(item: dict[str, Any], key: str, baseline: str | None) -> tuple[float | None, float | None]:
+def asset_radiometry(
+    item: dict[str, Any], key: str, baseline: str | None, number: int = 1
+) -> tuple[float | None, float | None]:
     """(offset, quantification) of an asset's DN; None where nothing tells.
 
     Earth Search v1 takes the offset off in its GeoTIFFs, says so in a flag, and leaves -0.1 in ``raster:bands``; its
@@ -193,7 +216,8 @@ def asset_radiometry(item: dict[str, Any], key: str, baseline: str | None) -> tu
     """
     asset, collection = item["assets"][key], str(item.get("collection"))
     bands = asset.get("raster:bands") or asset.get("bands") or [{}]
-    first = {**asset, **(bands[0] if isinstance(bands[0], dict) else {})}
+    band = bands[min(number, len(bands)) - 1]
+    first = {**asset, **(band if isinstance(band, dict) else {})}
     scale, shift = first.get("scale", first.get("raster:scale")), first.get("offset", first.get("raster:offset"))
     try:
         quantification = round(1 / float(scale), 6) if scale else None
