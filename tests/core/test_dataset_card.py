@@ -132,6 +132,19 @@ def test_damage_in_the_middle_is_told_when_it_is_read(folder):
         np.asarray(read_dataset(folder).arrays("train")["input_10m"])
 
 
+def test_values_that_are_not_finite_are_found_before_training(folder):
+    import rasterio
+
+    path = folder / "valid_input_20m.tif"
+    with rasterio.open(path, "r+") as file:
+        image = file.read(2)
+        image[3, 3] = np.nan
+        file.write(image, 2)
+    dataset = read_dataset(folder)
+    with pytest.raises(DatasetError, match=r"valid_input_20m.tif: patch 0 has values that are not finite .*nodata"):
+        dataset.check_values()
+
+
 def test_not_a_raster(folder):
     (folder / "test_target.tif").write_text("no raster")
     with pytest.raises(DatasetError, match=r"test_target\.tif is damaged and cannot be opened"):

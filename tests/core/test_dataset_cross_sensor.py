@@ -136,6 +136,39 @@ def test_otbtf_mode_gives_otbtfs_patches(files, tmp_path):
     assert dataset.card.split == "otbtf"
 
 
+@pytest.mark.parametrize("engine", ["native", pytest.param("otb", marks=pytest.mark.otb("PatchesExtraction"))])
+@pytest.mark.parametrize("nodata", [None, 0.0])
+def test_otbtf_mode_leaves_out_patches_with_nodata(files, tmp_path, engine, nodata):
+    scene = make_scene(tmp_path / "scene")
+    for path in scene.iterdir():
+        with rasterio.open(path, "r+") as file:
+            image = file.read()
+            image[:, 20:23, 30:33] = 0
+            file.write(image)
+    options = {"compat": "otbtf", "engine": engine, "force": True, "nodata": nodata}
+    whole, _, _ = make(tmp_path, **files, **options)
+    dataset, _, lines = make(tmp_path, **{**files, "scene": str(scene)}, **options, output=tmp_path / "holed")
+    for array in dataset.arrays("train").values():
+        assert np.isfinite(np.asarray(array)).all()
+    # 30 m of nodata, and 20 m around that bicubic interpolation sees, lie in 1, 2 or 4 patches of 96 m.
+    assert 1 <= whole.count("train") - dataset.count("train") <= 4
+    if nodata is None:
+        left_out = whole.count("train") - dataset.count("train")
+        assert any(f"left out: {left_out} with nodata" in line for line in lines)
+    inputs = np.asarray(dataset.arrays("train")["input_lr"])
+    assert inputs.min() > 300  # no number stands for nodata in a patch
+
+
+def test_otbtf_mode_leaves_out_nodata_of_the_reference(files, tmp_path):
+    with rasterio.open(files["xs"]) as file:
+        pixels, corner = file.read().astype(np.float32), (file.transform.c, file.transform.f)
+    pixels[:, 60:64, 60:64] = np.nan
+    path = write(tmp_path / "xs.tif", pixels, corner, 6)
+    dataset, _, _ = make(tmp_path, xs=str(path), scene=files["scene"], ratio=2, compat="otbtf", force=True)
+    for array in dataset.arrays("train").values():
+        assert np.isfinite(np.asarray(array)).all()
+
+
 def test_clouds_are_left_out(files, tmp_path):
     scene = make_scene(tmp_path / "scene")
     classes = np.full((1, 45, 45), 4, np.uint8)

@@ -2,18 +2,15 @@
 
 import sys
 
-import numpy as np
 import pytest
-import rasterio
 from array_image import ArrayImage, noise, utm
 from golden_windows import arguments, runs
-from rasterio.transform import Affine
 
-from s2sr_qgis.core.errors import InputError, MissingPackageError, OutputError
+from s2sr_qgis.core.errors import InputError, MissingPackageError
 from s2sr_qgis.core.raster import otb
 from s2sr_qgis.core.raster.otb import otb_available, otbtf_available
 from s2sr_qgis.core.raster.pansharpening import bundle_to_perfect_sensor
-from s2sr_qgis.core.raster.serve import Source, put_right, serve, serve_job
+from s2sr_qgis.core.raster.serve import Source, serve, serve_job
 from s2sr_qgis.core.raster.superimpose import superimpose
 
 X = Source("x", 20.0, ["inputs/s2_20m_nonodatatag.tif"])
@@ -62,28 +59,41 @@ def test_where_the_output_lies():
         serve_job("m", [X], "y", 10.0, 8, field=64).grid(utm(40, 150, 20.0))
 
 
-def test_the_georeference_is_put_right(tmp_path):
-    path, grid = tmp_path / "out.tif", utm(8, 6, 1.5)
-    pixels = np.arange(48, dtype=np.uint16).reshape(1, 6, 8)
-    shifted = Affine(1.5, 0, grid.x + 2.25, 0, -1.5, grid.y - 2.25)
-    with rasterio.open(
-        path, "w", driver="GTiff", count=1, height=6, width=8, dtype="uint16", transform=shifted
-    ) as file:
-        file.write(pixels)
-    put_right(path, grid)
-    with rasterio.open(path) as file:
-        assert file.transform == grid.transform
-        assert file.crs == grid.crs
-        np.testing.assert_array_equal(file.read(), pixels)
-    with pytest.raises(OutputError, match="OTBTF made 8 x 6 pixels where 9 x 6 were expected"):
-        put_right(path, utm(9, 6, 1.5))
-
-
 def test_bad_jobs_are_told():
     with pytest.raises(InputError, match="needs at least one source"):
         serve_job("m", [], "y", 10.0, 8)
     with pytest.raises(InputError, match=r"pixels of 'x' \(20 m\) are no multiple of the output's \(1.5 m\)"):
         serve_job("m", [X], "y", 1.5, 8)
+
+
+REASONS = [
+    (
+        "Exception thrown in otbApplication Application_Get: otbTensorflowMultisourceModelBase.hxx:161:\n"
+        "itk::ERROR: TensorflowMultisourceModelFilter(0x1bb5e0a0): Can't run the tensorflow session !\n"
+        "Tensorflow error message:\nFAILED_PRECONDITION: Could not find variable block6_a/kernel.\n\t [[{{node C}}]]\n"
+        "OTB Filter debug message:\nInput #0:\nUser placeholders:\n",
+        "FAILED_PRECONDITION: Could not find variable block6_a/kernel",
+    ),
+    (
+        "TensorflowModelServe: error during during app execution (Exception thrown in otbApplication: x.cxx:76:\n"
+        "itk::ERROR: Can't load the input model: NOT_FOUND: Could not find SavedModel .pb",
+        "Can't load the input model: NOT_FOUND: Could not find SavedModel .pb",
+    ),
+    (
+        'itk::ERROR: Tensor name "y" not found. \nYou can list all:\n\t `saved_model_cli show`',
+        'Tensor name "y" not found',
+    ),
+    (
+        "Superimpose: error before execution: Cannot open image a.tif.)",
+        "Superimpose: error before execution: Cannot open image a.tif",
+    ),
+    ("", "for a reason that it does not name"),
+]
+
+
+@pytest.mark.parametrize(("text", "reason"), REASONS, ids=["session", "model", "tensor", "pyotb", "nothing"])
+def test_the_sentence_has_otbs_own_reason(text, reason):
+    assert otb._reason(RuntimeError(text)) == reason
 
 
 @pytest.mark.skipif(otb_available(), reason="Orfeo ToolBox is there")
@@ -97,7 +107,7 @@ def test_without_otb_it_is_told_how_to_get_it(tmp_path):
     with pytest.raises(MissingPackageError, match=how):
         bundle_to_perfect_sensor(image, _image(), engine="otb")
     with pytest.raises(MissingPackageError, match=how):
-        serve(serve_job("m", [X], "y", 10.0, 8), tmp_path / "out.tif")
+        serve(serve_job("m", [X], "y", 10.0, 8), ["y"])
     assert not list(tmp_path.iterdir())
 
 

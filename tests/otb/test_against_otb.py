@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
+import onnxruntime
 import pytest
 import rasterio
 from array_image import ArrayImage, noise, utm
@@ -12,6 +11,8 @@ from golden_windows import GOLDEN, INTERPOLATIONS, arguments, runs, windows
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import transform
+from tiny_model import RADIUS, TENS, TWENTIES, scene_numbers, tiny_model
+from tiny_saved_model import add_saved_model, python_with_tensorflow
 
 from s2sr_qgis.core.errors import InputError, MissingPackageError
 from s2sr_qgis.core.raster.grid import Grid, Window
@@ -165,30 +166,50 @@ def test_without_otbtf_it_is_told_where_to_get_it(tmp_path):
     with pytest.raises(
         MissingPackageError, match="no application TensorflowModelServe; run in the docker image mdl4eo"
     ):
-        serve(job, tmp_path / "out.tif")
+        serve(job, ["y"])
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.otb("TensorflowModelServe")
-@pytest.mark.parametrize("run", runs("srv_x2_crop16_ef64_u16"))
-def test_serving_puts_pixels_where_they_are(tmp_path, run):
-    tensorflow = pytest.importorskip("tensorflow", reason="needs TensorFlow to make a model")
-
-    class Nearest(tensorflow.Module):
-        @tensorflow.function(
-            input_signature=[tensorflow.TensorSpec((None, None, None, 3), tensorflow.float32, name="x")]
-        )
-        def serve(self, x):
-            y = tensorflow.repeat(tensorflow.repeat(x, 2, axis=1), 2, axis=2)
-            return {"y_crop16": y[:, 16:-16, 16:-16]}
-
-    model = Nearest()
-    tensorflow.saved_model.save(model, str(tmp_path / "model"), signatures=model.serve)
+@pytest.mark.parametrize("run", runs("srv_x2_crop16_ef64"))
+def test_serving_gives_what_was_measured(run):
+    if run.endswith("_u16"):
+        pytest.skip("OTBTF is read as floats alone")
     source = GOLDEN / arguments(run)["source1.il"]
-    job = serve_job(tmp_path / "model", [Source("x", 20.0, [source])], "y", 10.0, 2, field=64)
-    grid = serve(job, tmp_path / "out.tif")
-    with FileImage(tmp_path / "out.tif") as image, FileImage(source) as coarse:
-        assert image.grid == grid
-        expected = superimpose(coarse, grid, interpolation="nearest", dtype="uint16")
-        np.testing.assert_array_equal(image.read(), expected.read())
-        assert math.isclose(grid.x, coarse.grid.x + 160)
+    image = serve(serve_job(GOLDEN / "model_sr_x2", [Source("x", 20.0, [source])], "y", 10.0, 8, field=64), "abc")
+    with FileImage(source) as coarse:
+        # 16 pixels of 10 m are lost on each side, and no half pixel more.
+        assert (image.grid.x, image.grid.y) == (coarse.grid.x + 160, coarse.grid.y - 160)
+    for window, expected in windows(run):
+        np.testing.assert_allclose(image.read(window), expected, rtol=0, atol=0.01)
+
+
+@pytest.mark.otb("TensorflowModelServe")
+def test_two_sources_of_different_spacing(tmp_path):
+    """A sharpening network: 10 m and 20 m in, 10 m out, against ONNX Runtime on the whole image."""
+    python = python_with_tensorflow()
+    if python is None:
+        pytest.skip("no Python with TensorFlow here makes the SavedModel; 'make setup' sets one up")
+    model = tiny_model(tmp_path / "model")
+    saved = add_saved_model(model, python)
+    numbers = scene_numbers(240)
+    paths = {}
+    for resolution, bands in ((20, TWENTIES), (10, TENS)):
+        paths[resolution] = tmp_path / f"{resolution}.tif"
+        pixels = np.stack([numbers[band] for band in bands])
+        at = Affine(resolution, 0, 600000, 0, -resolution, 4900020)
+        profile = {"driver": "GTiff", "dtype": "uint16", "crs": "EPSG:32631", "transform": at}
+        count, height, width = pixels.shape
+        with rasterio.open(paths[resolution], "w", count=count, height=height, width=width, **profile) as file:
+            file.write(pixels)
+    # In the wrong order on purpose: the finest goes first.
+    sources = [Source("input_20m", 20.0, [paths[20]]), Source("input_10m", 10.0, [paths[10]])]
+    image = serve(serve_job(saved, sources, "sharpened", 10.0, RADIUS["20m"], multiple=2, field=64), TWENTIES)
+    assert (image.grid.x, image.grid.y, image.grid.spacing) == (600160, 4899860, 10)
+    assert (image.grid.width, image.grid.height) == (192, 192)
+    feed = {
+        f"input_{resolution}m": np.stack([numbers[band] for band in bands], axis=-1)[None].astype(np.float32)
+        for resolution, bands in ((10, TENS), (20, TWENTIES))
+    }
+    whole = onnxruntime.InferenceSession(model / "model.onnx").run(None, feed)[0][0]
+    np.testing.assert_allclose(image.read(), whole[16:208, 16:208].transpose(2, 0, 1), rtol=0, atol=0.05)

@@ -8,7 +8,7 @@ without offset (reflectance / scaling). A split without patches has no files.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +28,8 @@ from ..scene.bands import bands_at
 CARD_NAME = "dataset.yaml"
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+_CHUNK = 256
+"""Patches read at a time where all are looked at."""
 TARGET = "target"
 FACTOR: dict[str, int] = {"20m": 2, "60m": 6}
 """By how much a scene is degraded for each sharpening task: the ratio between the sharpened bands and 10 m."""
@@ -134,7 +136,7 @@ class PatchArray:
     """Patches of one tensor, read from the file when indexed: shape (N, size, size, bands), float32.
 
     Takes an index, a slice or a list of indices, as an array would; `numpy.asarray` reads everything. May be read from
-    several threads at once. Raises `DatasetError` where the file is damaged.
+    several threads at once. Raises `DatasetError` where the file is damaged or a value is not finite.
     """
 
     dtype = np.dtype(np.float32)
@@ -183,6 +185,12 @@ class PatchArray:
                 "make the dataset again."
             ) from error
         patches = data.reshape(bands, count, height, width).transpose(1, 2, 3, 0)
+        finite = np.isfinite(patches).all(axis=(1, 2, 3))
+        if not finite.all():
+            raise DatasetError(
+                f"{self.path}: patch {first + int(np.argmin(finite))} has values that are not finite (NaN, as nodata "
+                "has); make the dataset again without nodata."
+            )
         return np.ascontiguousarray(patches, dtype=np.float32)
 
 
@@ -210,6 +218,14 @@ class Dataset:
             )
             for tensor in self.card.tensors
         }
+
+    def check_values(self, check: Callable[[], None] = lambda: None) -> None:
+        """Read every patch once. ``check`` may raise to stop. Raises `DatasetError` as `PatchArray` does."""
+        for split in SPLITS:
+            for array in self.arrays(split).values():
+                for start in range(0, len(array), _CHUNK):
+                    check()
+                    array[start : start + _CHUNK]
 
 
 def read_dataset(folder: str | Path, task: str | None = None) -> Dataset:

@@ -21,7 +21,7 @@ from ..errors import DatasetError, InputError
 from ..jobs import SearchScenesJob
 from ..progress import Progress
 from ..raster.grid import Grid, Window
-from ..raster.image import FileImage, Image, Moved
+from ..raster.image import FileImage, Image, Moved, Remarked
 from ..raster.superimpose import superimpose
 from ..raster.writer import atomic
 from ..scene import Scene, open_scene
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from ..jobs import CreateCrossSensorDatasetJob
 
 LOW = "input_lr"
+NODATA = -32768.0
+"""What OTB and OTBTF are given for a pixel without a value where the user names no nodata: far from all DN."""
 REPORT = "pair_report.html"
 
 
@@ -237,7 +239,9 @@ def _low(
     # What moves is the grid that the scene is sampled on, so the scene is interpolated once.
     grid = replace(coarse, x=coarse.x - moved[0] * coarse.spacing, y=coarse.y + moved[1] * coarse.spacing)
     bands = SceneImage(scene, [band_name(band) for band in job.bands], saturated=False)
-    low = superimpose(bands, grid, interpolation=job.interpolation, engine=job.engine, compat=job.compat)
+    low = superimpose(bands, grid, interpolation=job.interpolation, engine=job.engine, compat=job.compat, fill=NODATA)
+    # Superimpose of OTB puts a number where the scene has no pixels.
+    low = Remarked(low, NODATA, math.nan)
     if scene.scl is None or scene.grid.crs is None or job.compat == "otbtf":
         return Moved(low, coarse), None
     classes = superimpose(Classification(scene), grid, interpolation="nearest", dtype=np.uint8)
@@ -266,8 +270,18 @@ def _otbtf(
     writer: PatchWriter,
     progress: Progress,
 ) -> None:
-    """Patches as OTBTF's PatchesSelection and PatchesExtraction choose and cut them."""
-    low, target = sources[LOW], sources[TARGET]
+    """Patches as OTBTF's PatchesSelection and PatchesExtraction choose and cut them.
+
+    Pixels without a value get the number that is PatchesExtraction's nodata, so that no patch has one: the job's, else
+    the image's own, else `NODATA`. PatchesSelection has a nodata where the job has one.
+    """
+    images, marks = [], []
+    for image in sources.values():
+        own = image.nodata if image.nodata is not None and math.isfinite(image.nodata) else NODATA
+        mark = own if job.nodata is None else job.nodata
+        images.append(Remarked(image, math.nan, mark))
+        marks.append(mark)
+    (low, target), size = images, job.patch_size
     ratio = round(low.grid.spacing / target.grid.spacing)
     engine: Literal["native", "otb"] = "otb" if job.engine == "otb" else "native"
     found = otbtf_selection(
@@ -281,18 +295,22 @@ def _otbtf(
         engine=engine,
         progress=progress,
     )
-    size = job.patch_size
     for split, points in found.items():
         cut = otbtf_patches(
             points,
             [
-                OtbtfSource([low], size, size, job.nodata),
-                OtbtfSource([target], size * ratio, size * ratio, job.nodata),
+                OtbtfSource([low], size, size, marks[0]),
+                OtbtfSource([target], size * ratio, size * ratio, marks[1]),
             ],
             progress,
             engine,
         )
         for _, patches in cut:
             writer.add(split, {LOW: patches[0].astype(np.float32), TARGET: patches[1].astype(np.float32)})
-    if not any(writer.counts.values()):
-        raise InputError(f"OTBTF's rules leave no patch of {size} x {size} pixels; choose smaller patches.")
+    selected, written = sum(len(points) for points in found.values()), sum(writer.counts.values())
+    if not written:
+        raise InputError(
+            f"OTBTF's rules leave no patch of {size} x {size} pixels ({selected} selected, all of them with nodata or "
+            "beyond the edge of an image); choose smaller patches."
+        )
+    progress.log(f"{written} patches; left out: {selected - written} with nodata or beyond the edge of an image.")

@@ -45,8 +45,13 @@ class Window:
 
     def clipped(self, width: int, height: int) -> Window:
         """The part of the window that lies on a grid of this size."""
-        left, top = max(self.col, 0), max(self.row, 0)
-        right, bottom = min(self.col + self.width, width), min(self.row + self.height, height)
+        return self.intersection(Window(0, 0, width, height))
+
+    def intersection(self, other: Window) -> Window:
+        """The part of the window that lies in another one."""
+        left, top = max(self.col, other.col), max(self.row, other.row)
+        right = min(self.col + self.width, other.col + other.width)
+        bottom = min(self.row + self.height, other.row + other.height)
         return Window(left, top, max(right - left, 0), max(bottom - top, 0))
 
 

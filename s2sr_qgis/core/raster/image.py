@@ -69,6 +69,25 @@ class Moved:
         return self._image.read(window)
 
 
+class Remarked:
+    """A float32 image whose pixels without a value hold another number: ``new`` instead of ``old`` (either may be NaN).
+
+    OTB's applications know pixels without a value by a number alone, everything else by NaN.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, image: Image, old: float, new: float) -> None:
+        self._image, self._old, self._new = image, old, new
+        self.grid, self.bands, self.nodata = image.grid, image.bands, new
+
+    def read(self, window: Window | None = None) -> NDArray[np.float32]:
+        """See `Image.read`."""
+        pixels = self._image.read(window).astype(np.float32)
+        pixels[np.isnan(pixels) if math.isnan(self._old) else pixels == self._old] = self._new
+        return pixels
+
+
 class Part:
     """A window of an image, as an image."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from types import ModuleType
@@ -59,26 +61,23 @@ def require_application(name: str) -> None:
         raise MissingPackageError(f"This Orfeo ToolBox has no application {name}; {HOW_TO_GET_OTBTF}.")
 
 
-def run_application(name: str, parameters: Mapping[str, Any], sources: int | None = None) -> Any:
+def run_application(
+    name: str, parameters: Mapping[str, Any], sources: int | None = None, threads: int | None = None
+) -> Any:
     """Run an application with its parameters by OTB's names and return pyotb's ``App``; outputs named are written.
 
-    ``sources``: how many inputs OTBTF's applications have, which they ask the environment before they are made.
+    ``sources``: how many inputs OTBTF's applications have, which they read from the environment before they are made.
+    ``threads``: of TensorFlow; None: all cores.
     Raises `MissingPackageError` where it is absent, `InputError` with OTB's own words where it fails.
     """
     pyotb = _pyotb()
     require_application(name)
-    before = os.environ.get("OTB_TF_NSOURCES")
-    if sources is not None:
-        os.environ["OTB_TF_NSOURCES"] = str(sources)
-    try:
-        return pyotb.App(name, dict(parameters), quiet=True)
-    except (RuntimeError, KeyError, TypeError) as error:
-        raise InputError(f"Orfeo ToolBox's {name} failed: {_last_line(error)}.") from error
-    finally:
-        if sources is not None:
-            os.environ.pop("OTB_TF_NSOURCES")
-            if before is not None:
-                os.environ["OTB_TF_NSOURCES"] = before
+    given = {"OTB_TF_NSOURCES": sources, "TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads}
+    with _environment({key: str(value) for key, value in given.items() if value is not None}):
+        try:
+            return pyotb.App(name, dict(parameters), quiet=True)
+        except (RuntimeError, KeyError, TypeError) as error:
+            raise InputError(f"Orfeo ToolBox's {name} failed: {_reason(error)}.") from error
 
 
 def otb_superimpose(
@@ -133,7 +132,7 @@ def write(application: Any, files: Mapping[str, str], pixel_types: Mapping[str, 
     try:
         written = application.write(dict(files), pixel_type=dict(pixel_types))
     except RuntimeError as error:
-        raise OutputError(f"Orfeo ToolBox's {application.name} wrote no output: {_last_line(error)}.") from error
+        raise OutputError(f"Orfeo ToolBox's {application.name} wrote no output: {_reason(error)}.") from error
     if not written:
         raise OutputError(f"Orfeo ToolBox's {application.name} wrote no output to {', '.join(files.values())}.")
 
@@ -160,7 +159,8 @@ class OtbImage:
         self._keep = keep  # OTB holds no reference to the applications and pixels that it reads from
         if app.shape != (grid.height, grid.width, len(bands)):
             raise InputError(
-                f"Orfeo ToolBox made an image of {app.shape} pixels and bands, which is not what was asked."
+                f"Orfeo ToolBox's {app.name} made an image of {app.shape} rows, columns and bands instead of "
+                f"{(grid.height, grid.width, len(bands))}; use the engine 'native'."
             )
 
     def read(self, window: Window | None = None) -> NDArray[Any]:
@@ -170,7 +170,7 @@ class OtbImage:
             part = self.app[w.row : w.row + w.height, w.col : w.col + w.width, :]
             pixels = part.to_numpy(preserve_dtype=False, copy=True)
         except RuntimeError as error:
-            raise InputError(f"Orfeo ToolBox's {self.app.name} failed: {_last_line(error)}.") from error
+            raise InputError(f"Orfeo ToolBox's {self.app.name} failed: {_reason(error)}.") from error
         return as_type(np.moveaxis(pixels, 2, 0), self.dtype, "otbtf", self._fill)
 
 
@@ -235,6 +235,7 @@ def _pyotb() -> ModuleType:
     restore_foreign()
     os.environ.setdefault("PYOTB_LOGGER_LEVEL", "ERROR")
     os.environ.setdefault("OTB_LOGGER_LEVEL", "CRITICAL")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of OTBTF's TensorFlow: errors alone
     os.environ.setdefault("GDAL_MEM_ENABLE_OPEN", "YES")  # GDAL 3.10 and later opens pixels in memory only when told
     try:
         import pyotb
@@ -244,6 +245,34 @@ def _pyotb() -> ModuleType:
     return module
 
 
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].rstrip(".")[-300:] if lines else "for a reason that it does not tell"
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _reason(error: BaseException) -> str:
+    """OTB's own reason for an error, in one line.
+
+    OTBTF writes TensorFlow's reason before a report on its tensors, ITK its own after the place in its source code;
+    elsewhere the reason is the last line.
+    """
+    text = str(error)
+    for before in (r"Tensorflow error message:\s*", r"itk::ERROR:\s*(?:\w+\(0x\w+\): )?"):
+        found = re.search(rf".*{before}(\S.*)", text, re.DOTALL)
+        if found:
+            return found[1].splitlines()[0].strip().rstrip(".")[:300]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    last = lines[-1] if lines else "for a reason that it does not name"
+    if last.count(")") > last.count("("):  # pyotb closes a bracket that is on another line, or none
+        last = last.removesuffix(")")
+    return last.rstrip(".")[:300]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import rasterio
+import numpy as np
 
-from ..errors import InputError, OutputError
-from .grid import Grid
+from ..errors import InputError
+from .grid import Grid, Window
 from .image import FileImage
-from .otb import require_application, run_application, write
-from .writer import atomic
+from .otb import OtbImage, require_application, run_application
+from .tiles import snapped
 
 APPLICATION = "TensorflowModelServe"
 CROPS = (16, 32, 64, 96, 128, 160, 192)
@@ -22,8 +22,6 @@ CROPS = (16, 32, 64, 96, 128, 160, 192)
 and two for networks of a large radius."""
 FIELD = 256
 """Side of a tile, in output pixels, that is aimed at: OTBTF was fastest there (input tiles up to 360 pixels)."""
-PIXEL_TYPES = {"uint16": "uint16", "float32": "float"}
-STORAGE = ("gdal:co:COMPRESS=DEFLATE", "gdal:co:TILED=YES", "gdal:co:BIGTIFF=IF_SAFER")
 
 
 @dataclass(frozen=True)
@@ -37,13 +35,27 @@ class Source:
 
 @dataclass(frozen=True)
 class ServeJob:
-    """A run of TensorflowModelServe. ``crop``: what is lost on each side; ``field``: a tile's side; output pixels."""
+    """A run of TensorflowModelServe. ``crop``: what is lost on each side; ``field``: a tile's side; output pixels.
+
+    ``multiple``: what the corners of source 1 must be multiples of, for tiles in the network's own phase; its pixels.
+    """
 
     parameters: dict[str, Any]
     sources: int
     resolution: float
     crop: int
     field: int
+    multiple: int = 1
+
+    def needed(self, area: Window, ratio: int) -> Window:
+        """What source 1 must show so that the output covers ``area``; its pixels are ``ratio`` output pixels wide.
+
+        Beside the crop on every side: as much at the right and lower edge as fills the last tiles, and one pixel in the
+        network's phase, since OTBTF rounds the number of tiles down.
+        """
+        own, crop, side = snapped(area, self.multiple), self.crop // ratio, self.field // ratio
+        width, height = (-(-n // side) * side + 2 * crop + self.multiple for n in (own.width, own.height))
+        return Window(own.col - crop, own.row - crop, width, height)
 
     def grid(self, first: Grid) -> Grid:
         """Where the output really lies, ``first`` being the grid of source 1.
@@ -121,46 +133,21 @@ def serve_job(
         "output.efieldx": side,
         "output.efieldy": side,
         "output.spcscale": 1 / ratios[0],
-        # The writer asks for tiles of this side instead; OTB's own strips would compute most tiles twice.
+        # Whole tiles are read instead; OTB's own strips would compute most tiles twice.
         "optim.disabletiling": True,
     }
-    return ServeJob(parameters, len(ordered), resolution, crop, side)
+    return ServeJob(parameters, len(ordered), resolution, crop, side, multiple)
 
 
-def serve(
-    job: ServeJob,
-    target: str | Path,
-    data_type: Literal["uint16", "float32"] = "uint16",
-    tags: Mapping[str, str] | None = None,
-) -> Grid:
-    """Run a job with OTBTF and write a GeoTIFF with the right georeference and ``tags``; returns where its pixels lie.
+def serve(job: ServeJob, bands: Sequence[str], threads: int | None = None) -> OtbImage:
+    """What OTBTF makes of a job's sources, float32, on the grid where its pixels lie; computed when it is read.
 
-    The file appears complete or not at all. OTBTF truncates integers. Raises `MissingPackageError` where OTBTF is not,
-    `InputError` for a first source that cannot be read or is too small, `OutputError` for what cannot be written.
+    Windows of whole tiles are cheapest. ``bands``: names of the output's channels. ``threads``: None: all cores.
+    Raises `MissingPackageError` where OTBTF is not, `InputError` for a first source that cannot be read or is too
+    small, and with OTBTF's own words where it cannot run the model.
     """
     require_application(APPLICATION)
     with FileImage(job.parameters["source1.il"][0]) as first:
         grid = job.grid(first.grid)
-    with atomic(target) as temporary:
-        application = run_application(APPLICATION, job.parameters, job.sources)
-        options = "&".join((*STORAGE, "streaming:type=tiled", "streaming:sizemode=height"))
-        name = f"{temporary}?&{options}&streaming:sizevalue={job.field}"
-        write(application, {"out": name}, {"out": PIXEL_TYPES[data_type]})
-        put_right(temporary, grid, tags)
-    return grid
-
-
-def put_right(path: Path, grid: Grid, tags: Mapping[str, str] | None = None) -> None:
-    """Give OTBTF's output the georeference that its pixels have, and tags.
-
-    Raises `OutputError` where it has other pixels.
-    """
-    with rasterio.open(path, "r+") as image:
-        if (image.width, image.height) != (grid.width, grid.height):
-            raise OutputError(
-                f"OTBTF made {image.width} x {image.height} pixels where {grid.width} x {grid.height} were expected; "
-                "use the engine 'native'."
-            )
-        image.transform = grid.transform
-        image.crs = grid.crs
-        image.update_tags(**(tags or {}))
+    application = run_application(APPLICATION, job.parameters, job.sources, threads)
+    return OtbImage(application, grid, bands, None, np.float32, 0.0, [])

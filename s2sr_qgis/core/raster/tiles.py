@@ -74,6 +74,15 @@ def mirrored(image: NDArray[_T], have: Window, want: Window) -> NDArray[_T]:
     return np.pad(image, [(0, 0)] * (image.ndim - 2) + [rows, cols], mode="symmetric")
 
 
+def mirror(first: int, count: int, size: int) -> NDArray[np.intp]:
+    """The pixels that ``count`` positions from ``first`` on show along an axis of ``size`` pixels, mirrored beyond it.
+
+    As `mirrored`, and for positions however far outside.
+    """
+    place = np.arange(first, first + count) % (2 * size)
+    return np.where(place < size, place, 2 * size - 1 - place)
+
+
 def fill(image: Float, valid: Mask, reach: float) -> Float:
     """Give invalid pixels the value of the nearest valid one within ``reach`` pixels, 0 where there is none.
 

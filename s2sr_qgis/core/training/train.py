@@ -58,6 +58,8 @@ def train(job: TrainJob, progress: Progress) -> dict[str, Any]:
     Returns the folder, the figures on the test split and those of bicubic.
     """
     datasets = [read_dataset(folder) for folder in job.datasets]
+    for dataset in datasets:
+        dataset.check_values(progress.check)  # now, and not in an epoch's end
     task = _same_task(datasets)
     _check_output(job)
     keras.utils.set_random_seed(job.seed)
