@@ -167,6 +167,8 @@ def test_unit(name, tmp_path):
         ("float32", 1, np.inf, None),
         ("float32", 1, np.nan, None),
         ("float32", 1, 0, None),
+        ("float32", 1, -0.1, None),
+        ("float32", 1, -1, None),
         ("float32", 100, -9999, -9999),
         ("float32", 10000, -9999, None),
         ("float32", 10000, 0, None),

@@ -29,8 +29,8 @@ OFFSET_SHOWS = 1000.0
 TAKEN_OFF = 700.0
 """Where dark pixels lie below this DN, they probably do not carry the 1000 of baseline 04.00 any more."""
 
-_CONVENTIONAL = (0.0, -0.1)
-"""What DN 0 has become in files of reflectance."""
+_CONVENTIONAL = (0.0, -0.1, -1.0)
+"""What stands for nodata in files of reflectance, where all bands have it at once."""
 
 Values = NDArray[np.float32]
 
