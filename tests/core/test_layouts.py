@@ -234,3 +234,37 @@ def test_a_stack_without_bands_in_a_container_is_refused(tmp_path: Path) -> None
     rasterio.shutil.copy(make_stack(tmp_path / "s.tif", SIZE), tmp_path / "c.nc", driver="netCDF")
     with pytest.raises(InputError, match="container"):
         open_scene(tmp_path / "c.nc")
+
+
+def test_a_result_is_not_sharpened_again(tmp_path: Path) -> None:
+    source, target = make_stack(tmp_path / "s.tif", SIZE), tmp_path / "out.tif"
+    jobs.run(jobs.SuperResolveJob(scene=str(source), output=target, models=["sharpen_20m_fast"]))
+    with pytest.raises(InputError, match="is a result of s2sr"):
+        open_scene(target)
+
+
+@pytest.mark.parametrize("crs", [CRS, "EPSG:4326"])
+def test_interpolated_bands(tmp_path: Path, crs: str) -> None:
+    images = {name: x.copy() for name, x in layers().items()}
+    images["B05"] = (images["B05"] + np.arange(SIZE)).astype("uint16")
+    path = stack(tmp_path / "s.tif", images)
+    if crs != CRS:
+        with rasterio.open(path, "r+") as dataset:
+            dataset.crs, dataset.transform = crs, Affine(1e-4, 0, 7, 0, -1e-4, 48)
+        with pytest.raises(InputError, match="B05 are on a grid in degrees"):
+            open_scene(path)
+        return
+    with open_scene(path) as scene:
+        assert any(text.startswith("B05 are stored finer") for text in scene.warnings)
+
+
+def test_the_product_behind_a_subdataset(tmp_path: Path) -> None:
+    product = make_safe(tmp_path, "L2A", size=SIZE)
+    with open_scene(f"SENTINEL2_L2A:{product}/MTD_MSIL2A.xml:10m:EPSG_32631") as scene:
+        assert len(scene.bands) == 12
+
+
+def test_tar_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.tar.gz").write_bytes(b"x")
+    with pytest.raises(InputError, match="unpack it"):
+        open_scene(tmp_path / "x.tar.gz")

@@ -9,6 +9,7 @@ from .bands import BANDS
 from .files import FilePool, RasterFile
 from .product import Facts, Found
 from .radiometry import settle
+from .resampled import check_own_output, check_resampled
 from .scene import Scene, SceneBand
 
 
@@ -31,8 +32,10 @@ def build_scene(
         if level and level != options.processing_level:
             warnings.append(f"{facts.name} says {level}; it is treated as {options.processing_level}, as asked.")
         level = options.processing_level
+    check_own_output(found)
     alignment = align({name: band.header for name, band in found.items()})
     warnings += alignment.warnings
+    warnings += check_resampled(found, alignment, pool)
     radiometry = settle(found, facts, options, pool, warnings)
     bands = {
         name: SceneBand(

@@ -9,6 +9,10 @@ from ..errors import InputError
 from ..jobs import SceneOptions
 from .scene import Scene
 
+_SUBDATASET = re.compile(
+    r"^(?:SENTINEL2_L[12][ABC](?:_TILE)?|NETCDF|HDF5|ZARR):\"?(.+?)\"?:[^:\\/]+(?::EPSG_\d+)?$", re.I
+)
+_TAR = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _URL = re.compile(r"^https?://", re.IGNORECASE)
 
 
@@ -27,8 +31,13 @@ def open_scene(source: str | Path, options: SceneOptions | None = None) -> Scene
 
         return open_stac(text, options)
     path = Path(text).expanduser()
+    if not path.exists() and (part := _SUBDATASET.match(text)):
+        # GDAL's and QGIS's name of one raster in a product: the product behind it is meant.
+        path = Path(re.sub(r"^/vsizip/\{?(.+?\.zip)\}?(?:/.*)?$", r"\1", part.group(1), flags=re.IGNORECASE))
     if not path.exists():
         raise InputError(f"{path} does not exist.")
+    if path.is_file() and path.suffix.lower() in _TAR:
+        raise InputError(f"{path} is an archive that is not read in place; unpack it and open what is in it.")
     if path.is_file() and path.suffix.lower() in (".json", ".geojson", ".gpkg"):
         from .found import best_source
         from .stac import open_stac

@@ -78,7 +78,10 @@ class ZipTree:
         found = [member for member in self._sizes if _METADATA.match(PurePosixPath(member).name)]
         # The metadata of data strips and granules has other names, so every match is a product.
         if not found:
-            raise InputError(f"{path} holds no SAFE product: no MTD_MSIL1C.xml or MTD_MSIL2A.xml is in it.")
+            raise InputError(
+                f"{path} holds no SAFE product: no MTD_MSIL1C.xml or MTD_MSIL2A.xml is in it; where it holds bands, "
+                "unpack it and open the folder."
+            )
         if len(found) > 1:
             raise InputError(f"{path} holds {len(found)} products; unpack it and name one.")
         self.prefix = found[0][: -len(PurePosixPath(found[0]).name)]
