@@ -268,3 +268,16 @@ def test_tar_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.tar.gz").write_bytes(b"x")
     with pytest.raises(InputError, match="unpack it"):
         open_scene(tmp_path / "x.tar.gz")
+
+
+def test_a_damaged_band_that_is_not_needed(tmp_path: Path) -> None:
+    product = make_safe(tmp_path / "p", "L2A", "02.14", size=SIZE)
+    next(product.rglob("*_B09_60m.jp2")).write_bytes(b"")
+    target = tmp_path / "out.tif"
+    job = jobs.SuperResolveJob(scene=str(product), output=target, models=["sharpen_20m_fast"])
+    with pytest.raises(InputError, match=r"_B09_60m\.jp2 is empty"):
+        jobs.run(job)
+    result = jobs.run(job.model_copy(update={"bands": ["B05", "B8A"]}))
+    assert any("B09 is left out" in text for text in result["assumptions"])
+    with rasterio.open(target) as dataset:
+        assert dataset.descriptions == ("B05", "B8A")

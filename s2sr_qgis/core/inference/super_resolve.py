@@ -47,7 +47,7 @@ def super_resolve(job: SuperResolveJob, progress: Progress) -> dict[str, Any]:
     begin = time.process_time()
     output = job.output.expanduser().absolute()
     check_outputs(rasters=[output], inputs=[job.roi])
-    with open_scene(job.scene, job.scene_options) as scene:
+    with open_scene(job.scene, job.scene_options, partial=bool(job.bands)) as scene:
         if output.resolve() in {
             Path(p).resolve() for p in (scene.source, *(b.file.path for b in scene.bands.values()))
         }:

@@ -16,13 +16,14 @@ _TAR = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _URL = re.compile(r"^https?://", re.IGNORECASE)
 
 
-def open_scene(source: str | Path, options: SceneOptions | None = None) -> Scene:
+def open_scene(source: str | Path, options: SceneOptions | None = None, partial: bool = False) -> Scene:
     """Open a scene; close it, or use it as a context manager.
 
     ``source`` is a SAFE folder (or the folder above, or anything in it), a zipped SAFE, a folder of single-band files,
     a stacked raster whose bands have names, a STAC item (JSON file or URL), or the result of a search (GeoJSON or
     GeoPackage), of which the first, that is the best scene is opened. Only headers are read here. Raises `InputError`
-    with a sentence for the user. The sentences in ``Scene.warnings`` are for the user's log.
+    with a sentence for the user. With ``partial``, bands of a SAFE product whose files are damaged are left out with a
+    warning. The sentences in ``Scene.warnings`` are for the user's log.
     """
     options = options or SceneOptions()
     text = str(source)
@@ -48,7 +49,7 @@ def open_scene(source: str | Path, options: SceneOptions | None = None) -> Scene
 
     product = find_safe(path)
     if product:
-        return open_safe(*product, str(path), options)
+        return open_safe(*product, str(path), options, partial)
     if path.is_dir():
         from .bands_folder import open_bands_folder
 

@@ -240,8 +240,13 @@ def parse_metadata(xml: bytes, label: str, name: str) -> Metadata:
     return metadata
 
 
-def open_safe(tree: FolderTree | ZipTree, inside: str, source: str, options: SceneOptions) -> Scene:
-    """Open a SAFE product. ``inside`` is the path in it that the user picked, which chooses among several granules."""
+def open_safe(
+    tree: FolderTree | ZipTree, inside: str, source: str, options: SceneOptions, partial: bool = False
+) -> Scene:
+    """Open a SAFE product; with ``partial``, bands of damaged files are left out with a warning.
+
+    ``inside`` is the path in it that the user picked, which chooses among several granules.
+    """
     label = f"{tree.metadata} of {tree.name}"
     metadata = parse_metadata(tree.text(), label, tree.name.removesuffix(".SAFE"))
     metadata.facts.source = source
@@ -251,7 +256,13 @@ def open_safe(tree: FolderTree | ZipTree, inside: str, source: str, options: Sce
         members = _members(metadata, tree, inside, label)
         metadata.facts.warnings += _absent(metadata, members, label)
         for name, member in members.items():
-            file = tree.open(member)
+            try:
+                file = tree.open(member)
+            except InputError as error:
+                if not partial:
+                    raise
+                metadata.facts.warnings.append(f"{name} is left out: {error}")
+                continue
             offset = _offset(metadata, BANDS[name].band_id, label, options)
             found[name] = Found(file, pool.header(file), 1, offset, metadata.quantification or QUANTIFICATION)
         granule = PurePosixPath(next(iter(members.values()))).parts[1]
