@@ -234,6 +234,9 @@ def test_a_stack_without_bands_in_a_container_is_refused(tmp_path: Path) -> None
     rasterio.shutil.copy(make_stack(tmp_path / "s.tif", SIZE), tmp_path / "c.nc", driver="netCDF")
     with pytest.raises(InputError, match="container"):
         open_scene(tmp_path / "c.nc")
+    with open_scene(tmp_path / "c.nc", jobs.SceneOptions(band_names=list(L2A_BANDS))) as scene:
+        pixels = scene.read(["B8A"]).data["B8A"]
+        assert np.allclose(pixels * 10000, digital_numbers(SIZE, L2A_BANDS)["B8A"], atol=0.01)
 
 
 def test_a_result_is_not_sharpened_again(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ..errors import InputError
@@ -44,16 +45,22 @@ def open_raster(path: Path, file: RasterFile, options: SceneOptions, name: str) 
 
 def _container(path: Path, header: Header, options: SceneOptions, pool: FilePool) -> dict[str, Found]:
     """The variables of a container that are bands by their names. Raises `InputError`."""
-    variables = [name.rpartition(":")[2].rpartition("/")[2].strip('"') for name in header.inner]
-    if options.band_names:
+    # rasterio sorts them as text: Band1, Band10, Band2
+    inner_names = sorted(
+        header.inner, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)]
+    )
+    variables = [name.rpartition(":")[2].rpartition("/")[2].strip('"') for name in inner_names]
+    if not options.band_names:
+        named = bands_named(variables, f"the container {path}")
+    elif len(options.band_names) != len(variables):
         raise InputError(
-            f"{path} is a container of several rasters ({', '.join(variables)}), so band names in file order do not "
-            "apply; name one of its rasters, or convert it to a GeoTIFF."
+            f"{path} is a container of {len(variables)} rasters ({', '.join(variables[:8])}), but "
+            f"{len(options.band_names)} names are given ('-' skips one)."
         )
+    else:
+        named = [None if name.strip() == "-" else band_called(name) for name in options.band_names]
     found: dict[str, Found] = {}
-    for inner, variable, name in zip(
-        header.inner, variables, bands_named(variables, f"the container {path}"), strict=True
-    ):
+    for inner, variable, name in zip(inner_names, variables, named, strict=True):
         if name is None:
             continue
         file = RasterFile(inner, f"Variable {variable} of {path}")
