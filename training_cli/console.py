@@ -7,11 +7,30 @@ import sys
 from typing import IO, Any
 
 from rich.console import Console
+from rich.text import Text
+
+from s2sr_qgis.core.secrets import printable
 
 WIDE = 1_000_000
 """Columns where no terminal bounds them: a name in a pipe or a log must be whole."""
 
 _PLAIN = {"°": "deg", "∞": "inf", "–": "-", "—": "-", "…": "...", "×": "x", "²": "2", "→": "->", "±": "+-", "µ": "u"}
+
+
+class _Clean(Console):
+    """A console that prints no token, no password and no character that steers the terminal."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """See `Console.print`."""
+        super().print(*(_clean(part) for part in objects), **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See `Console.render_str`; the cells of tables come here."""
+        return super().render_str(printable(text), **options)
+
+
+def _clean(part: Any) -> Any:
+    return Text(printable(part.plain), style=part.style) if isinstance(part, Text) else part
 
 
 def make_printable() -> None:
@@ -25,7 +44,7 @@ def make_printable() -> None:
 def console(stderr: bool = False) -> Console:
     """A console on standard output or error; where that is no terminal, as wide as any text."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, markup=False, width=None if is_terminal(stream) else WIDE)
+    return _Clean(stderr=stderr, highlight=False, markup=False, width=None if is_terminal(stream) else WIDE)
 
 
 def is_terminal(stream: IO[str] | Any) -> bool:

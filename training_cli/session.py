@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -21,6 +22,7 @@ from rich.text import Text
 from s2sr_qgis.core import jobs
 from s2sr_qgis.core.errors import Cancelled, InputError, S2SRError
 from s2sr_qgis.core.progress import Level, Progress
+from s2sr_qgis.core.secrets import printable
 from s2sr_qgis.core.variables import import_sentence
 
 from .console import console, is_terminal
@@ -65,7 +67,7 @@ class TerminalProgress(Progress):
 
     def progress(self, percent: float, text: str = "") -> None:
         """Move the bar; in a log file, a line at each new step or tenth."""
-        self._bars.update(self._task, completed=percent, description=text or None)
+        self._bars.update(self._task, completed=percent, description=escape(printable(text)) or None)
         last, step = self._said
         quiet = self.live or self.epochs
         if not quiet and (percent - last >= 10 or (text and text != step and percent - last >= 1)):

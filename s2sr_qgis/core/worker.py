@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ class Protocol:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.clean: Callable[[Any], Any] = lambda value: value
+        """What each event passes through; set as soon as the package can be imported."""
         self._stream = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
         # From here on whatever prints, native code included, goes to standard error and cannot break the protocol.
         os.dup2(2, 1)
@@ -37,7 +40,7 @@ class Protocol:
 
     def event(self, event: str, **values: Any) -> None:
         """Write one event; a parent that no longer reads is noticed on standard input."""
-        line = json.dumps({"event": event, **values}, default=_plain)
+        line = json.dumps(self.clean({"event": event, **values}), default=_plain)
         try:
             with self._lock:
                 self._stream.write(line + "\n")
@@ -62,7 +65,7 @@ class Stop:
         while line := self._stream.readline():
             try:
                 command = json.loads(line).get("cmd")
-            except (ValueError, AttributeError):
+            except (ValueError, AttributeError, RecursionError):
                 continue
             if command == "cancel":
                 self.asked.set()
@@ -108,6 +111,9 @@ def _run(line: bytes, protocol: Protocol, stop: Stop) -> int:
     try:
         from s2sr_qgis.core import errors, jobs
         from s2sr_qgis.core.progress import Level, Progress
+        from s2sr_qgis.core.secrets import cleaned
+
+        protocol.clean = cleaned
     except ModuleNotFoundError as error:
         _missing(protocol, error)
         return 1
@@ -145,7 +151,7 @@ def _run(line: bytes, protocol: Protocol, stop: Stop) -> int:
     try:
         try:
             job = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise errors.InputError("The first line on standard input is no job: not JSON.") from error
         protocol.event("result", outputs=jobs.run(jobs.parse(job), Reporter()))
         return 0

@@ -37,16 +37,17 @@ OWNERS: dict[str, set[str]] = {
 
 BELOW: dict[str, set[str]] = {
     "errors": set(),
+    "secrets": set(),
     "variables": set(),
     "processors": set(),
     "progress": {"errors"},
-    "similarity": {"errors", "processors", "progress", "jobs", "raster", "scene"},
+    "similarity": {"errors", "processors", "progress", "jobs", "raster", "scene", "secrets"},
     "networks": {"errors"},
     "jobs": {"errors", "progress"},
-    "raster": {"errors", "processors", "progress", "variables"},
-    "scene": {"errors", "progress", "jobs", "raster"},
-    "dataset": {"errors", "progress", "jobs", "raster", "scene", "inference", "similarity"},
-    "inference": {"errors", "processors", "progress", "jobs", "raster", "scene", "similarity"},
+    "raster": {"errors", "processors", "progress", "variables", "secrets"},
+    "scene": {"errors", "progress", "jobs", "raster", "secrets"},
+    "dataset": {"errors", "progress", "jobs", "raster", "scene", "inference", "similarity", "secrets"},
+    "inference": {"errors", "processors", "progress", "jobs", "raster", "scene", "similarity", "secrets"},
     "training": {
         "errors",
         "processors",
@@ -56,10 +57,11 @@ BELOW: dict[str, set[str]] = {
         "dataset",
         "networks",
         "inference",
+        "secrets",
         "similarity",
     },
     "environment": {"errors", "progress", "inference", "training"},
-    "worker": {"errors", "processors", "progress", "variables", "jobs"},
+    "worker": {"errors", "processors", "progress", "variables", "jobs", "secrets"},
 }
 """What each room may import of the others. `jobs` is below its rooms: it opens them only when a job runs."""
 

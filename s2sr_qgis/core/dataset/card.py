@@ -24,6 +24,7 @@ from rasterio.windows import Window as RasterWindow
 
 from ..errors import DatasetError
 from ..scene.bands import bands_at
+from ..secrets import redacted
 
 CARD_NAME = "dataset.yaml"
 Split = Literal["train", "valid", "test"]
@@ -253,7 +254,7 @@ def read_dataset(folder: str | Path, task: str | None = None) -> Dataset:
 def write_card(card: DatasetCard, folder: Path) -> Path:
     """Write a card beside its files."""
     path = folder / CARD_NAME
-    text = yaml.safe_dump(card.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.safe_dump(redacted(card.model_dump(mode="json")), sort_keys=False, allow_unicode=True, width=110)
     path.write_text(text, encoding="utf-8")
     return path
 

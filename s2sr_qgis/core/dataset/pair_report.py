@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..progress import Progress
 from ..raster.grid import Window
 from ..raster.image import Image
+from ..secrets import redact
 from ..similarity.page import composite, render
 from .pair_figures import PairCheck, PairLimits, reasons
 from .pair_sums import CELL
@@ -58,7 +59,7 @@ def write_pair_report(
         cell=CELL,
         **values,
     )
-    path.write_text(page, encoding="utf-8")
+    path.write_text(redact(page), encoding="utf-8")
 
 
 def _detail(check: PairCheck, lr: Image, reference: Image, block: Window, shown: list[int]) -> tuple[Any, Any]:

@@ -27,6 +27,7 @@ from ..raster.targets import check_outputs
 from ..raster.tiles import crop, fill
 from ..raster.writer import atomic
 from ..scene import Scene, open_scene
+from ..secrets import redacted
 from ..similarity.compare import plain
 from ..similarity.comparison import Comparison, Result
 from ..similarity.measure import BLOCK_STEP, Block, Setup
@@ -112,7 +113,7 @@ def evaluate(job: EvaluateJob, progress: Progress) -> dict[str, Any]:
         progress.artifact("report", str(job.report))
     if job.json_file:
         with atomic(job.json_file) as temporary:
-            temporary.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(redacted(figures), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         progress.artifact("json_file", str(job.json_file))
     progress.progress(100, "Done")
     return figures

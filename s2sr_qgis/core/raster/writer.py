@@ -21,6 +21,7 @@ from rasterio.enums import Resampling
 
 from ..errors import OutputError, S2SRError
 from ..processors import available_threads
+from ..secrets import redacted
 from .grid import Grid, Window
 from .side_files import put_in_place
 
@@ -136,7 +137,7 @@ class RasterWriter:
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set more tags of the file. Raises `OutputError`."""
         with _gdal_errors(self._target):
-            self._dataset.update_tags(**tags)
+            self._dataset.update_tags(**redacted(tags))
 
     def write(self, window: Window, images: Mapping[str, NDArray[Any]]) -> None:
         """Write bands (height, width), already in the file's data type, by name. Raises `OutputError`."""
@@ -281,7 +282,7 @@ def _predictor(options: FileOptions) -> int:
 
 
 def _describe(dataset: Any, bands: list[OutputBand], options: FileOptions) -> None:
-    dataset.update_tags(**options.tags)
+    dataset.update_tags(**redacted(options.tags))
     dataset.descriptions = tuple(band.name for band in bands)
     if any(band.scale != 1 or band.offset != 0 for band in bands):
         dataset.scales = tuple(band.scale for band in bands)

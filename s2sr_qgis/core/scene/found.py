@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import InputError, MissingPackageError, OutputError
 from ..raster.writer import atomic
+from ..secrets import redacted
 
 SUFFIXES = (".geojson", ".json", ".gpkg")
 _LAYER = "scenes"
@@ -73,7 +74,7 @@ def write_found(scenes: list[Found], target: Path) -> None:
         {"type": "Feature", "geometry": scene.geometry, "properties": {**scene.row(), "assets": scene.assets}}
         for scene in scenes
     ]
-    text = json.dumps({"type": "FeatureCollection", "name": _LAYER, "features": features}, indent=1)
+    text = json.dumps(redacted({"type": "FeatureCollection", "name": _LAYER, "features": features}), indent=1)
     data = text.encode()
     if target.suffix.lower() == ".gpkg":
         data = _geopackage(data, target)

@@ -18,6 +18,7 @@ from ..progress import Level, Progress
 from ..raster.grid import Window
 from ..raster.targets import check_outputs
 from ..raster.writer import FileOptions, OutputBand, RasterWriter, assumed, atomic, write_raster
+from ..secrets import redacted
 from .comparison import BLOCK_UNIT, Comparison, Result, block, blocks, chosen, in_threads
 from .measure import Block, Float, Measure, Setup
 from .measures import catalogue
@@ -51,7 +52,7 @@ def compare(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
     outputs = {name: plain(value) for name, value in outputs.items()}
     if job.json_file:
         with atomic(job.json_file) as temporary:
-            temporary.write_text(json.dumps(outputs, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(redacted(outputs), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         outputs["json_file"] = str(job.json_file)
         progress.artifact("json_file", str(job.json_file))
     progress.progress(100, "Done")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..progress import Progress
 from ..raster.writer import atomic
+from ..secrets import redact
 from .measure import Definition, Measure
 from .page import Gallery, Picture, render
 
@@ -95,7 +96,7 @@ def write_report(report: Report, path: Path, progress: Progress | None = None) -
     )
     progress.check()
     with atomic(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(redact(page), encoding="utf-8")
 
 
 def number(value: float, unit: str = "") -> str:

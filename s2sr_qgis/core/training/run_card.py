@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..dataset.card import TARGET, PatchCard, SourceCard
 from ..errors import TrainingError
 from ..networks import ElementSpec, ModelBase, build_network, element_spec
+from ..secrets import redacted
 
 RUN_CARD = "run.yaml"
 CONFIG = "config.yaml"
@@ -50,7 +51,7 @@ def spec_of(tensors: list[PatchCard]) -> ElementSpec:
 
 def write_run_card(card: RunCard, folder: Path) -> None:
     """Write a run's card."""
-    text = yaml.safe_dump(card.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.safe_dump(redacted(card.model_dump(mode="json")), sort_keys=False, allow_unicode=True, width=110)
     (folder / RUN_CARD).write_text(text, encoding="utf-8")
 
 
