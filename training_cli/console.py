@@ -9,7 +9,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.text import Text
 
-from s2sr_qgis.core.secrets import printable
+from s2sr_qgis.core.redaction import printable
 
 WIDE = 1_000_000
 """Columns where no terminal bounds them: a name in a pipe or a log must be whole."""

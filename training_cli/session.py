@@ -22,7 +22,7 @@ from rich.text import Text
 from s2sr_qgis.core import jobs
 from s2sr_qgis.core.errors import Cancelled, InputError, S2SRError
 from s2sr_qgis.core.progress import Level, Progress
-from s2sr_qgis.core.secrets import printable
+from s2sr_qgis.core.redaction import printable
 from s2sr_qgis.core.variables import import_sentence
 
 from .console import console, is_terminal

@@ -111,7 +111,7 @@ def _run(line: bytes, protocol: Protocol, stop: Stop) -> int:
     try:
         from s2sr_qgis.core import errors, jobs
         from s2sr_qgis.core.progress import Level, Progress
-        from s2sr_qgis.core.secrets import cleaned
+        from s2sr_qgis.core.redaction import cleaned
 
         protocol.clean = cleaned
     except ModuleNotFoundError as error:

@@ -37,17 +37,17 @@ OWNERS: dict[str, set[str]] = {
 
 BELOW: dict[str, set[str]] = {
     "errors": set(),
-    "secrets": set(),
+    "redaction": set(),
     "variables": set(),
     "processors": set(),
     "progress": {"errors"},
-    "similarity": {"errors", "processors", "progress", "jobs", "raster", "scene", "secrets"},
+    "similarity": {"errors", "processors", "progress", "jobs", "raster", "scene", "redaction"},
     "networks": {"errors"},
     "jobs": {"errors", "progress"},
-    "raster": {"errors", "processors", "progress", "variables", "secrets"},
-    "scene": {"errors", "progress", "jobs", "raster", "secrets"},
-    "dataset": {"errors", "progress", "jobs", "raster", "scene", "inference", "similarity", "secrets"},
-    "inference": {"errors", "processors", "progress", "jobs", "raster", "scene", "similarity", "secrets"},
+    "raster": {"errors", "processors", "progress", "variables", "redaction"},
+    "scene": {"errors", "progress", "jobs", "raster", "redaction"},
+    "dataset": {"errors", "progress", "jobs", "raster", "scene", "inference", "similarity", "redaction"},
+    "inference": {"errors", "processors", "progress", "jobs", "raster", "scene", "similarity", "redaction"},
     "training": {
         "errors",
         "processors",
@@ -57,11 +57,11 @@ BELOW: dict[str, set[str]] = {
         "dataset",
         "networks",
         "inference",
-        "secrets",
+        "redaction",
         "similarity",
     },
     "environment": {"errors", "progress", "inference", "training"},
-    "worker": {"errors", "processors", "progress", "variables", "jobs", "secrets"},
+    "worker": {"errors", "processors", "progress", "variables", "jobs", "redaction"},
 }
 """What each room may import of the others. `jobs` is below its rooms: it opens them only when a job runs."""
 
@@ -211,8 +211,8 @@ def test_training_imports_without_onnxruntime_and_qgis() -> None:
 
 
 def test_the_command_line_reaches_the_core_by_its_door() -> None:
-    """Jobs, errors, progress, how a process is set up, and the list of bundled models; no feature beside the jobs."""
-    doors = ("jobs", "errors", "progress", "processors", "variables", "environment.bundled")
+    """Jobs, errors, redaction, progress, process set-up, the list of bundled models; no feature beside the jobs."""
+    doors = ("jobs", "errors", "redaction", "progress", "processors", "variables", "environment.bundled")
     wrong = []
     for path in files(ROOT / "training_cli"):
         for name, line, _ in imports(path):

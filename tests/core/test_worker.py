@@ -106,7 +106,15 @@ def package(tmp_path: Path) -> Path:
     core = tmp_path / "plugins" / "s2sr_qgis" / "core"
     core.mkdir(parents=True)
     (core.parent / "__init__.py").write_text("")
-    for name in ("__init__.py", "errors.py", "processors.py", "progress.py", "variables.py", "worker.py"):
+    for name in (
+        "__init__.py",
+        "errors.py",
+        "processors.py",
+        "progress.py",
+        "redaction.py",
+        "variables.py",
+        "worker.py",
+    ):
         shutil.copy(CORE / name, core / name)
     (core / "jobs.py").write_text(JOBS.replace("\\\\n", "\\n"))
     return core / "worker.py"

@@ -23,8 +23,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from ..errors import DatasetError
+from ..redaction import redacted
 from ..scene.bands import bands_at
-from ..secrets import redacted
 
 CARD_NAME = "dataset.yaml"
 Split = Literal["train", "valid", "test"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..progress import Progress
 from ..raster.grid import Window
 from ..raster.image import Image
-from ..secrets import redact
+from ..redaction import redact
 from ..similarity.page import composite, render
 from .pair_figures import PairCheck, PairLimits, reasons
 from .pair_sums import CELL

@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ModelError
+from ..redaction import redacted
 from ..scene.bands import BANDS, band_name
-from ..secrets import redacted
 
 CARD_NAME = "card.yaml"
 

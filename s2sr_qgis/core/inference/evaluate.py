@@ -26,8 +26,8 @@ from ..raster.resample import upsample
 from ..raster.targets import check_outputs
 from ..raster.tiles import crop, fill
 from ..raster.writer import atomic
+from ..redaction import redacted
 from ..scene import Scene, open_scene
-from ..secrets import redacted
 from ..similarity.compare import plain
 from ..similarity.comparison import Comparison, Result
 from ..similarity.measure import BLOCK_STEP, Block, Setup

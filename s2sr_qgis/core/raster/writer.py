@@ -21,7 +21,7 @@ from rasterio.enums import Resampling
 
 from ..errors import OutputError, S2SRError
 from ..processors import available_threads
-from ..secrets import redacted
+from ..redaction import redacted
 from .grid import Grid, Window
 from .side_files import put_in_place
 

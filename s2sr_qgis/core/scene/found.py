@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InputError, MissingPackageError, OutputError
 from ..raster.writer import atomic
-from ..secrets import redacted
+from ..redaction import redacted
 
 SUFFIXES = (".geojson", ".json", ".gpkg")
 _LAYER = "scenes"

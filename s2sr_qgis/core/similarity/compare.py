@@ -18,7 +18,7 @@ from ..progress import Level, Progress
 from ..raster.grid import Window
 from ..raster.targets import check_outputs
 from ..raster.writer import FileOptions, OutputBand, RasterWriter, assumed, atomic, write_raster
-from ..secrets import redacted
+from ..redaction import redacted
 from .comparison import BLOCK_UNIT, Comparison, Result, block, blocks, chosen, in_threads
 from .measure import Block, Float, Measure, Setup
 from .measures import catalogue

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..progress import Progress
 from ..raster.writer import atomic
-from ..secrets import redact
+from ..redaction import redact
 from .measure import Definition, Measure
 from .page import Gallery, Picture, render
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..dataset.card import TARGET, PatchCard, SourceCard
 from ..errors import TrainingError
 from ..networks import ElementSpec, ModelBase, build_network, element_spec
-from ..secrets import redacted
+from ..redaction import redacted
 
 RUN_CARD = "run.yaml"
 CONFIG = "config.yaml"

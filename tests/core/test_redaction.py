@@ -2,7 +2,7 @@
 
 import pytest
 
-from s2sr_qgis.core.secrets import cleaned, printable, redact
+from s2sr_qgis.core.redaction import cleaned, printable, redact
 
 SECRETS = [
     "https://a.blob.core.windows.net/b.tif?se=2026-01-01&sig=SECRETabc%3D",
