@@ -22,13 +22,12 @@ def check_outputs(
     Raises `OutputError`.
     """
     images = [path for path in rasters if path is not None]
-    for path in images:
-        if path.suffix.lower() not in RASTER_SUFFIXES:
-            raise OutputError(f"The result is a GeoTIFF, so {path} must end in .tif; choose another name.")
     taken = {key: "an input" for name in inputs if name is not None and (key := _identity(Path(name)))}
     for path in (*images, *(path for path in files if path is not None)):
         full = path.expanduser().absolute()
         check_target(full)
+        if path in images and path.suffix.lower() not in RASTER_SUFFIXES:
+            raise OutputError(f"The result is a GeoTIFF, so {path} must end in .tif; choose another name.")
         key = _identity(path) or full.resolve()
         if key in taken:
             raise OutputError(f"{full} is already {taken[key]}; choose another name.")
