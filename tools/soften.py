@@ -14,7 +14,7 @@ import numpy as np
 import rasterio
 from scipy.ndimage import convolve
 
-from s2sr_qgis.core.raster.writer import atomic
+from s2sr_qgis.core.outputs import atomic
 
 
 def soften(scene: Path, kernels: dict[str, list[list[float]]], output: Path) -> Path:

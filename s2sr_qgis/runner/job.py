@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,31 @@ def run_job(job: dict[str, Any], feedback: QgsProcessingFeedback, python: str = 
 
 
 def _sweep(job: dict[str, Any]) -> None:
-    """Remove the unfinished outputs that a killed worker could not remove; their names are `core.raster.writer`'s."""
+    """Remove the unfinished outputs that a killed worker could not remove; their names are `core.outputs`'s.
+
+    What a living process writes, such as another job of the same output, has a lock that is held; it stays.
+    """
     for target in filter(None, map(job.get, ("output", "json_file", "report", "map"))):
         path = Path(target)
-        for left in path.parent.glob(f".{glob.escape(path.stem)}-????????.part*"):
-            if left.is_dir():
+        for left in path.parent.glob(f".{glob.escape(path.name)}-????????.part"):
+            if not left.is_symlink() and not _in_use(left / "lock"):
                 shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink()
+
+
+def _in_use(lock: Path) -> bool:
+    try:
+        if sys.platform == "win32":
+            lock.unlink()  # not while a process has it open
+            return False
+        import fcntl
+
+        with lock.open("r+b") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 class _Events:

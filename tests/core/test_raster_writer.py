@@ -10,8 +10,9 @@ import rasterio
 from rasterio.crs import CRS
 
 from s2sr_qgis.core.errors import Cancelled, OutputError
+from s2sr_qgis.core.outputs import atomic
 from s2sr_qgis.core.raster.grid import Grid, Window
-from s2sr_qgis.core.raster.writer import FileOptions, OutputBand, atomic, write_raster
+from s2sr_qgis.core.raster.writer import FileOptions, OutputBand, write_raster
 
 GRID = Grid(CRS.from_epsg(32633), 600000.0, 5400000.0, 10.0, 700, 600)
 BANDS = [OutputBand("B05", 704.0, 15.0, 1e-4, -0.1), OutputBand("B12", 2193.9, 180.0, 1e-4, -0.1)]
@@ -119,8 +120,9 @@ def test_an_output_is_replaced_only_when_complete(tmp_path):
     (tmp_path / "out.tif").write_text("before")
     with atomic(tmp_path / "out.tif") as temporary:
         temporary.write_text("after")
-        assert temporary.parent == tmp_path
-        assert temporary.name.startswith(".")
+        assert temporary.name == "out.tif"
+        assert temporary.parent.parent == tmp_path
+        assert temporary.parent.name.startswith(".out.tif-")
         assert (tmp_path / "out.tif").read_text() == "before"
     assert (tmp_path / "out.tif").read_text() == "after"
     assert os.listdir(tmp_path) == ["out.tif"]

@@ -35,8 +35,8 @@ def main():
         job = json.loads(line)
         if job.get("output"):
             folder, name = os.path.split(job["output"])
-            stem, suffix = os.path.splitext(name)
-            open(os.path.join(folder, "." + stem + "-0123abcd.part" + suffix), "w").close()
+            os.mkdir(os.path.join(folder, "." + name + "-0123abcd.part"))
+            open(os.path.join(folder, "." + name + "-0123abcd.part", "lock"), "w").close()
         print("native code says goodbye", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGSEGV)
     elif does == "bug":

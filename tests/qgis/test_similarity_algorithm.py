@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 
 import pytest
 from qgis.core import NULL, QgsProject, QgsRasterLayer
@@ -134,7 +135,14 @@ def test_a_worker_that_was_killed_leaves_nothing(provider, worker, images, tmp_p
     from s2sr_qgis.runner.job import _sweep
 
     jobs = {name: str(tmp_path / f"o.{name}") for name in ("report", "map", "json_file")}
-    for name in jobs:
-        (tmp_path / f".o-0123abcd.part.{name}").write_bytes(b"")
-    _sweep({"job": "similarity", "reference": images[0], **jobs})
-    assert not list(tmp_path.glob(".o-*"))
+    for name in (*jobs, "other"):
+        (tmp_path / f".o.{name}-0123abcd.part").mkdir()
+        (tmp_path / f".o.{name}-0123abcd.part" / "lock").write_bytes(b"")
+    living = tmp_path / ".o.map-89abcdef.part" / "lock"
+    living.parent.mkdir()
+    with living.open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _sweep({"job": "similarity", "reference": images[0], **jobs})
+        names = sorted(path.name for path in tmp_path.glob(".o.*"))
+    # What a living process writes, and what another job with the same stem left, is not this job's.
+    assert names == [".o.map-89abcdef.part", ".o.other-0123abcd.part"]

@@ -19,11 +19,11 @@ import numpy as np
 
 from ..errors import DatasetError, InputError
 from ..jobs import SearchScenesJob
+from ..outputs import atomic
 from ..progress import Progress
 from ..raster.grid import Grid, Window
 from ..raster.image import FileImage, Image, Moved, Remarked
 from ..raster.superimpose import superimpose
-from ..raster.writer import atomic
 from ..scene import Scene, open_scene
 from ..scene.bands import band_name
 from ..scene.image import Classification, Clear, Cloudy, SceneImage

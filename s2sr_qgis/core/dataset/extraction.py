@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..outputs import atomic
 from ..progress import Progress
 from ..raster.grid import Grid, Window
 from ..raster.image import Image
 from ..raster.superimpose import Engine
-from ..raster.writer import atomic
 from .card import SPLITS, Split
 from .cutting import Patches, covers, cut_patches
 from .otbtf_images import DataType, clamped, read_patches, write_labels, write_patches

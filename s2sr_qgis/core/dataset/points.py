@@ -13,7 +13,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from ..errors import InputError, MissingPackageError, OutputError
-from ..raster.writer import atomic
+from ..outputs import atomic
 
 _WKB = np.dtype([("order", "u1"), ("kind", "<u4"), ("x", "<f8"), ("y", "<f8")])
 _POINT = 1

@@ -19,11 +19,11 @@ from rasterio.errors import RasterioError
 
 from ..errors import DatasetError, InputError, OutputError
 from ..jobs import CreateSharpeningDatasetJob
+from ..outputs import atomic
 from ..progress import Progress
 from ..raster.degradation import degradation_radius, degrade
 from ..raster.grid import Window
 from ..raster.image import GDAL_CACHE
-from ..raster.writer import atomic
 from ..scene import Scene, open_scene
 from ..scene.mtf import blur_sigmas
 from .card import (

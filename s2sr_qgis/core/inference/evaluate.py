@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, ModelError
 from ..jobs import EvaluateJob
+from ..outputs import atomic
 from ..progress import Progress
 from ..raster.grid import Grid, Window
 from ..raster.image import GDAL_CACHE
 from ..raster.resample import upsample
 from ..raster.targets import check_outputs
 from ..raster.tiles import crop, fill
-from ..raster.writer import atomic
 from ..redaction import redacted
 from ..scene import Scene, open_scene
 from ..similarity.compare import plain

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import OutputError
-from .writer import check_target
+from ..outputs import check_target
 
 RASTER_SUFFIXES = (".tif", ".tiff")
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,19 +16,12 @@ import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
-from ..errors import OutputError, S2SRError
+from ..outputs import atomic
 from ..processors import available_threads
 from ..redaction import redacted
 from .grid import Grid, Window
-from .side_files import put_in_place
+from .verify import check_whole_raster, gdal_errors
 
-_SIDECARS = ("", ".aux.xml", ".ovr", ".ovr.tmp", ".msk", ".msk.ovr.tmp")
-_NAME_MAX = 255
-"""Bytes of a file's name that file systems allow."""
-
-_LONGEST_SIDECAR = max(map(len, _SIDECARS))
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_MEBIBYTE = 2**20
 _LEVELS = {"deflate": "ZLEVEL", "zstd": "ZSTD_LEVEL"}
 _LEVEL = "1"
 """Of compression: an image's noise hardly compresses, so that higher levels cost more time and save little or nothing
@@ -136,13 +126,13 @@ class RasterWriter:
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set more tags of the file. Raises `OutputError`."""
-        with _gdal_errors(self._target):
+        with gdal_errors(self._target):
             self._dataset.update_tags(**redacted(tags))
 
     def write(self, window: Window, images: Mapping[str, NDArray[Any]]) -> None:
         """Write bands (height, width), already in the file's data type, by name. Raises `OutputError`."""
         place = rasterio.windows.Window(window.col, window.row, window.width, window.height)
-        with _gdal_errors(self._target):
+        with gdal_errors(self._target):
             for name, image in images.items():
                 self._dataset.write(image, self._index[name], window=place)
 
@@ -162,95 +152,27 @@ def write_raster(
     """
     options = options or FileOptions()
     with atomic(target) as temporary:
-        plain = temporary if options.format == "gtiff" else temporary.with_name(f"{temporary.stem}-plain.tif")
+        plain = temporary if options.format == "gtiff" else temporary.parent / "plain.tif"
         path = Path(target).expanduser().absolute()
+        with gdal_errors(path):
+            dataset = rasterio.open(plain, "w", **_profile(grid, bands, options))
         try:
-            with _gdal_errors(path):
-                dataset = rasterio.open(plain, "w", **_profile(grid, bands, options))
-            try:
-                with _gdal_errors(path):
-                    _describe(dataset, bands, options)
-                yield RasterWriter(dataset, bands, path)
-            except BaseException:
-                with suppress(Exception):  # what failed first is what to tell
-                    dataset.close()
-                raise
-            with _gdal_errors(path):
+            with gdal_errors(path):
+                _describe(dataset, bands, options)
+            yield RasterWriter(dataset, bands, path)
+        except BaseException:
+            with suppress(Exception):  # what failed first is what to tell
                 dataset.close()
-                _interruptible(lambda: _finish(plain, temporary, options), check)
-                _check_complete(temporary)
-        finally:
-            if plain != temporary:
-                discard(plain)
-
-
-@contextmanager
-def atomic(target: str | os.PathLike[str], folder: bool = False) -> Iterator[Path]:
-    """Give a temporary path beside ``target``; renamed to it when the block succeeds, removed when it does not.
-
-    The temporary name is hidden and keeps the target's suffix. With ``folder``, it is an empty folder to fill, and the
-    target must be absent or an empty folder. Raises `OutputError` for a folder that is absent or cannot be written, a
-    target that is in the way, and a full disk; every other exception of the block passes unchanged.
-    """
-    path = Path(target).expanduser().absolute()
-    check_target(path, folder)
-    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}.part{path.suffix}")
-    try:
-        if folder:
-            temporary.mkdir()
-        yield temporary
-        if folder and path.is_dir():
-            path.rmdir()
-        put_in_place(temporary, path)
-    except OSError as error:
-        if not concerns(error, temporary):
             raise
-        raise OutputError(output_sentence(error, path)) from error
-    finally:
-        discard(temporary)
+        with gdal_errors(path):
+            dataset.close()
 
+        def complete() -> None:
+            with gdal_errors(path):
+                _finish(plain, temporary, options)
+                check_whole_raster(temporary, options.threads or available_threads())
 
-def check_target(path: Path, folder: bool = False) -> None:
-    """Raise `OutputError` when an output cannot be created at ``path``."""
-    longest = len(os.fsencode(f".{path.stem}-12345678.part-plain{path.suffix}")) + _LONGEST_SIDECAR
-    try:
-        path.lstat()
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            longest = _NAME_MAX + 1
-    if longest > _NAME_MAX:
-        raise OutputError(f"The name {path.name[:40]}… is too long for an output; choose a shorter one.")
-    if not path.parent.is_dir():
-        raise OutputError(f"The folder {path.parent} does not exist; create it or choose another output.")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"The folder {path.parent} cannot be written to; choose another output.")
-    if not folder and path.is_dir():
-        raise OutputError(f"{path} is a folder; name a file to write.")
-    if folder and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise OutputError(f"{path} exists and is not an empty folder; delete it or choose another output.")
-
-
-def concerns(error: OSError, temporary: Path) -> bool:
-    """Whether an OS error is about writing this output, rather than about reading something else."""
-    if error.errno in (*_FULL, errno.EROFS):
-        return True
-    return any(str(name).startswith(str(temporary)) for name in (error.filename, error.filename2) if name)
-
-
-def output_sentence(error: OSError, path: Path) -> str:
-    """What an OS error means for the output at ``path``, in one sentence."""
-    if error.errno in _FULL:
-        return f"The disk is full: {path} could not be written; free some space or choose another output."
-    return f"{path} could not be written: {error.strerror or error}; choose another output."
-
-
-def discard(temporary: Path) -> None:
-    """Remove a temporary output, file or folder, with what GDAL puts beside it."""
-    if temporary.is_dir():
-        shutil.rmtree(temporary, ignore_errors=True)
-        return
-    for suffix in _SIDECARS:
-        temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
+        _interruptible(complete, check)
 
 
 def _profile(grid: Grid, bands: list[OutputBand], options: FileOptions) -> dict[str, Any]:
@@ -339,39 +261,3 @@ def _interruptible(work: Callable[[], None], check: Callable[[], None]) -> None:
         check()
     if failed:
         raise failed[0]
-
-
-def _check_complete(path: Path) -> None:
-    """Raise an OSError when a block is missing or cut: GDAL does not always tell that a write failed."""
-    size = path.stat().st_size
-    with rasterio.open(path) as dataset:
-        for level in range(-1, len(dataset.overviews(1))):
-            with rasterio.open(path, **({} if level < 0 else {"OVERVIEW_LEVEL": level})) as image:
-                height, width = image.block_shapes[0]
-                columns, rows = -(-image.width // width), -(-image.height // height)
-            at = {} if level < 0 else {"ovr": level}
-            for band in dataset.indexes:
-                for block in np.ndindex(columns, rows):
-                    where = "_".join(map(str, block))
-                    start = dataset.get_tag_item(f"BLOCK_OFFSET_{where}", "TIFF", bidx=band, **at)
-                    length = dataset.get_tag_item(f"BLOCK_SIZE_{where}", "TIFF", bidx=band, **at)
-                    if start is None or length is None or int(start) + int(length) > size:
-                        raise OSError(errno.EIO, "the file is incomplete")
-
-
-@contextmanager
-def _gdal_errors(target: Path) -> Iterator[None]:
-    """Turn whatever GDAL raises while writing ``target`` into an `OutputError`."""
-    try:
-        yield
-    except S2SRError:
-        raise
-    except Exception as error:  # rasterio lets private classes of GDAL errors through
-        full = isinstance(error, OSError) and error.errno in _FULL
-        full = full or any(text in str(error) for text in ("No space left", "File too large"))
-        if full or shutil.disk_usage(target.parent).free < _MEBIBYTE:
-            raise OutputError(output_sentence(OSError(errno.ENOSPC, ""), target)) from error
-        reason = (str(error).strip() or "unknown error").splitlines()[0]
-        raise OutputError(
-            f"{target} could not be written completely ({reason}); check the space there or choose another output."
-        ) from error

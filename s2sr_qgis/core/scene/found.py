@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, MissingPackageError, OutputError
-from ..raster.writer import atomic
+from ..outputs import atomic
 from ..redaction import redacted
 
 SUFFIXES = (".geojson", ".json", ".gpkg")

@@ -14,10 +14,11 @@ import numpy as np
 from rasterio.errors import NotGeoreferencedWarning
 
 from ..jobs import SimilarityJob
+from ..outputs import atomic
 from ..progress import Level, Progress
 from ..raster.grid import Window
 from ..raster.targets import check_outputs
-from ..raster.writer import FileOptions, OutputBand, RasterWriter, assumed, atomic, write_raster
+from ..raster.writer import FileOptions, OutputBand, RasterWriter, assumed, write_raster
 from ..redaction import redacted
 from .comparison import BLOCK_UNIT, Comparison, Result, block, blocks, chosen, in_threads
 from .measure import Block, Float, Measure, Setup

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..outputs import atomic
 from ..progress import Progress
-from ..raster.writer import atomic
 from ..redaction import redact
 from .measure import Definition, Measure
 from .page import Gallery, Picture, render

@@ -25,8 +25,8 @@ from ..errors import Cancelled, ModelError, TrainingError
 from ..inference.card import ModelCard, read_card, write_card
 from ..inference.model import find_model
 from ..networks.base import OUTPUT
+from ..outputs import atomic
 from ..progress import Part, Progress
-from ..raster.writer import atomic
 from .batches import Arrays, Batches
 from .export import check_folder, require_tensorflow, write_model
 from .fit import compile_model, fit

@@ -13,9 +13,9 @@ from ..dataset.card import CROSS_SENSOR, TARGET, Split
 from ..errors import MissingPackageError, ModelError, OutputError
 from ..inference.card import SAVED_MODEL, ModelCard, ModelFile, TensorCard, sha256, write_card
 from ..networks.base import OUTPUT
+from ..outputs import atomic
 from ..progress import Progress
 from ..raster.serve import CROPS, narrowest_crop
-from ..raster.writer import atomic
 from .behaviour import Run, measure_radius
 from .fit import BEST, LAST
 from .parity import PARITY, check_parity, check_saved_model, random_patches

@@ -13,9 +13,9 @@ from ..errors import InputError, ModelError
 from ..inference.card import SAVED_MODEL, ModelCard, ModelFile, TensorCard, native_resolution, sha256, write_card
 from ..inference.model import load_model, onnx_function
 from ..networks.base import OUTPUT
+from ..outputs import atomic
 from ..progress import Progress
 from ..raster.serve import CROPS, narrowest_crop
-from ..raster.writer import atomic
 from .behaviour import EQUAL, LARGEST, Run, check_uniform, measure_radius, measure_scale
 from .export import ONNX, check_folder, require_tensorflow
 from .foreign import Foreign, read_foreign
