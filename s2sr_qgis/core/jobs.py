@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from .errors import InputError, MissingPackageError
-from .progress import Once, Progress
+from .progress import Once, Progress, running
 
 Task = Literal["20m", "60m"]
 Engine = Literal["auto", "native", "otb"]
@@ -416,6 +416,11 @@ def run(job: Job, progress: Progress | None = None) -> dict[str, Any]:
     Raises a `core.errors.S2SRError` whose message is for the user; `Cancelled` when the user asked to stop.
     """
     progress = Once(progress or Progress())
+    with running(progress):
+        return _run(job, progress)
+
+
+def _run(job: Job, progress: Progress) -> dict[str, Any]:
     if isinstance(job, CreateSharpeningDatasetJob):
         from .dataset.sharpening import create_sharpening_dataset
 

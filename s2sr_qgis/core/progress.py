@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from .errors import Cancelled
@@ -90,3 +92,21 @@ class Part(Progress):
     def cancelled(self) -> bool:
         """Whether the user asked to stop."""
         return self.whole.cancelled()
+
+
+_running: list[Progress] = []
+
+
+def current() -> Progress:
+    """The progress of the job that runs, for what lies too deep to be handed it; a silent one where no job runs."""
+    return _running[-1] if _running else Progress()
+
+
+@contextmanager
+def running(progress: Progress) -> Iterator[None]:
+    """Make ``progress`` the `current` one, for every thread, while a job runs."""
+    _running.append(progress)
+    try:
+        yield
+    finally:
+        _running.remove(progress)

@@ -9,23 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import planetary_computer
 import pyogrio
 import pytest
 import rasterio
 from numpy.typing import NDArray
-from planetary_computer import sas
 from products import L2A_BANDS, make_stac_item, make_stack, real_data
 from pyogrio import raw
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 from stac_server import FILTER, StacServer, running_server, write_scl
+from tokens import stand_in
 
 from s2sr_qgis.core import jobs
 from s2sr_qgis.core.errors import Cancelled, InputError, OutputError
 from s2sr_qgis.core.jobs import SearchScenesJob
 from s2sr_qgis.core.progress import Level, Progress
-from s2sr_qgis.core.scene import catalog, open_scene, search, stac
+from s2sr_qgis.core.scene import catalog, open_scene, search
 from s2sr_qgis.core.scene.cloud import area_cloud
 from s2sr_qgis.core.scene.files import RasterFile
 from s2sr_qgis.core.scene.roi import area_of
@@ -397,20 +396,10 @@ def test_a_stale_token_is_renewed(
 ) -> None:
     server.add_scene("A", classes(30), folder=tmp_path)
     server.token = "fresh"
-    asked: list[str] = []
-
-    def sign_url(url: str) -> str:
-        if "tokens" not in sas.TOKEN_CACHE:
-            asked.append("token")
-            sas.TOKEN_CACHE["tokens"] = server.token
-        return f"{url}?sig={sas.TOKEN_CACHE['tokens']}"
-
-    monkeypatch.setattr(sas, "TOKEN_CACHE", {"tokens": "stale"})
-    monkeypatch.setattr(planetary_computer, "sign_url", sign_url)
-    monkeypatch.setattr(stac, "_BLOB", "127.0.0.1")
+    asked = stand_in(monkeypatch, server, stale="stale")
     (found,) = find(job(server), log)
     assert found.area_cloud == 30
-    assert asked == ["token"]
+    assert asked == ["fresh"]
     assert server.statuses("/files/A")[0] == 403
     assert "sig=" not in json.dumps(found.assets), "tokens are not for files"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import planetary_computer
 import pytest
 from planetary_computer import sas
 from products import L2A_BANDS, digital_numbers, make_stac_item, real_data, reflectances
+from tokens import Token, stand_in
 
 from s2sr_qgis.core.errors import InputError
 from s2sr_qgis.core.jobs import SceneOptions
@@ -242,18 +242,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]
 @pytest.fixture
 def signing(server: _Server, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Planetary Computer's signing with the server's tokens, cached as the library caches them."""
-    asked: list[str] = []
-
-    def sign_url(url: str) -> str:
-        if "tokens" not in sas.TOKEN_CACHE:
-            asked.append(server.token)
-            sas.TOKEN_CACHE["tokens"] = server.token
-        return f"{url}?sig={sas.TOKEN_CACHE['tokens']}"
-
-    monkeypatch.setattr(sas, "TOKEN_CACHE", {})
-    monkeypatch.setattr(planetary_computer, "sign_url", sign_url)
-    monkeypatch.setattr(stac, "_BLOB", "127.0.0.1")
-    return asked
+    return stand_in(monkeypatch, server)
 
 
 def test_item_and_assets_over_http(server: _Server) -> None:
@@ -292,13 +281,13 @@ def test_refusal_for_good_is_told_without_the_token(
     server: _Server, signing: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_stac_item(server.folder, "planetary-computer", size=60, bands=("B02",), href=f"{server.url}/{{file}}")
-    sas.TOKEN_CACHE["tokens"] = "stale-secret"
+    sas.TOKEN_CACHE["tokens"] = Token("stale-secret")
     server.token = "good"
     with open_scene(server.folder / "item.json") as scene:
         assert signing == ["good"]
         scene.close()
         server.token = "nobody knows"
-        monkeypatch.setattr(planetary_computer, "sign_url", lambda url: f"{url}?sig=secret")
+        monkeypatch.setattr(sas, "get_token", lambda *_, **__: Token("secret"))
         with pytest.raises(InputError, match=r"Asset B02 \(B02\.tif\) could not be read") as caught:
             scene.read(["B02"])
     assert "secret" not in str(caught.value)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import numpy as np
 import rasterio
@@ -21,20 +24,41 @@ from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
 from ..errors import InputError
+from ..progress import current
 from ..raster.grid import Window
 from ..raster.validity import Validity, fill_of, masked, validity_of
+from .signing import FIRST_WORD, expired
 
 _REMOTE: dict[str, Any] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "1",
-    "GDAL_HTTP_CONNECTTIMEOUT": "30",
+    "GDAL_HTTP_CONNECTTIMEOUT": "6",
     "GDAL_HTTP_TIMEOUT": "120",
+    # Less than a kilobyte a second for half a minute: the server has stalled.
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     # GDAL remembers a refusal by address; without this, a second try would get the first one's answer.
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",
     "VSI_CACHE": "TRUE",
 }
+_NETWORK = {
+    "timed out": "timed out",
+    "timeout": "timed out",
+    "too slow": "timed out",
+    "could not resolve": "Could not resolve the host's name",
+    "couldn't connect": "no connection",
+    "could not connect": "no connection",
+    "failed to connect": "no connection",
+    "connection refused": "no connection",
+    "certificate": "the server's certificate is not trusted",
+}
+"""What curl's words mean."""
+
+_HOPELESS = ("no connection", "timed out", "the server's certificate is not trusted")
+"""Failures after GDAL's own retries, which another address does not mend."""
+
 _EODATA = "/vsis3/eodata/"
 """The bucket of Copernicus Data Space, which is not Amazon's."""
 
@@ -94,7 +118,10 @@ def _reading(file: RasterFile) -> Any:
         return rasterio.Env()
     # Public buckets are read unsigned; who has credentials set (requester pays, private copies) keeps them.
     signed = any(os.environ.get(key) for key in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_NO_SIGN_REQUEST"))
-    options = {**_REMOTE, **({} if signed else {"AWS_NO_SIGN_REQUEST": "YES"})}
+    # What the user set of GDAL's network options (proxy, retries, time limits) is meant.
+    own = {key for key in _REMOTE if key.startswith("GDAL_HTTP_") and key in os.environ}
+    options = {key: value for key, value in _REMOTE.items() if key not in own}
+    options |= {} if signed else {"AWS_NO_SIGN_REQUEST": "YES"}
     if file.path.startswith(_EODATA):
         options |= {key: os.environ.get(key, value) for key, value in _EODATA_SERVER.items()}
     return rasterio.Env(**options)
@@ -179,11 +206,17 @@ class FilePool:
         return self._validity[file]
 
     def _with_retry(self, file: RasterFile, action: Any) -> Any:
+        if not file.remote:
+            return self._tried(file, action)
+        with _slow_word(file):
+            return self._tried(file, action)
+
+    def _tried(self, file: RasterFile, action: Any) -> Any:
         try:
             return action(self._dataset(file))
         except RasterioError as error:
             self._drop(file)
-            if not file.remote:
+            if not file.remote or _reason(error) in _HOPELESS:
                 raise InputError(_unreadable(file, error)) from error
         # A remote file's address may have aged out in the middle of a long read: ask for a fresh one, once.
         file.renew()
@@ -233,6 +266,24 @@ def _wavelength(dataset: Any, number: int) -> float | None:
         return None
 
 
+@contextmanager
+def _slow_word(file: RasterFile) -> Iterator[None]:
+    """Log once what is waited for, where a server does not answer within some seconds."""
+    progress = current()
+    timer = threading.Timer(FIRST_WORD, lambda: progress.log(f"Waiting for {file.label} from {_host(file)} ..."))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _host(file: RasterFile) -> str:
+    address = file.path.removeprefix("/vsicurl/")
+    return urlsplit(address).hostname or address.removeprefix("/vsis3/").partition("/")[0]
+
+
 def _unreadable(file: RasterFile, error: Exception) -> str:
     if file.path.startswith(_EODATA) and not os.environ.get("AWS_ACCESS_KEY_ID"):
         return (
@@ -240,15 +291,35 @@ def _unreadable(file: RasterFile, error: Exception) -> str:
             "https://eodata-s3keysmanager.dataspace.copernicus.eu and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
         )
     if file.remote:
-        return f"{file.label} could not be read ({_reason(error)}); check the network and the item's address."
+        reason = _reason(error)
+        advice = "check the network and the item's address"
+        past = expired(file.path)
+        if past and reason in ("HTTP 400", "HTTP 401", "HTTP 403"):
+            return f"{file.label} could not be read ({reason}): {past}; get the item again."
+        if reason in ("HTTP 401", "HTTP 403"):
+            advice = f"{_host(file)} refuses access: it wants a signed address or credentials"
+        elif reason == "HTTP 404":
+            advice = "it is not there any more; search for the scene again"
+        elif reason == "HTTP 429":
+            advice = f"{_host(file)} is throttling; try again in some minutes"
+        elif reason.startswith("no answer"):
+            advice = f"{_host(file)} may have sent a login or error page; open the address in a browser"
+        return f"{file.label} could not be read ({reason}); {advice}."
     return f"{file.label} cannot be read: it is damaged, truncated or no raster; fetch it again."
 
 
 def _reason(error: Exception) -> str:
     # GDAL's text holds the signed address, which is a secret for as long as its token lives.
     text = str(error.__cause__ or error)
-    found = [word for word in ("403", "404", "401", "409", "timed out", "Could not resolve") if word in text]
-    return f"HTTP {found[0]}" if found and found[0].isdigit() else (found[0] if found else "no answer that is a raster")
+    status = re.search(r"(?:HTTP (?:response|error) code\D*|HTTP )(\d{3})\b", text) or re.search(
+        r"\b(4\d\d|50[0234])\b", text
+    )
+    if status:
+        return f"HTTP {status.group(1)}"
+    for word, meaning in _NETWORK.items():
+        if word in text.lower():
+            return meaning
+    return "no answer that is a raster"
 
 
 def check_whole(path: Path, label: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..jobs import SceneOptions
+from . import signing
 from .bands import BANDS
 from .build import build_scene
 from .files import FilePool, RasterFile, check_whole
@@ -32,7 +34,6 @@ from .scene import Scene
 
 _KEY = re.compile(r"^([A-Za-z0-9]+?)(?:[_-](\d\d)m)?(-jp2)?$")
 _SENTINEL_2 = re.compile(r"sentinel-?(?:s)?2|S2[A-D]_|S2[A-D]$", re.IGNORECASE)
-_BLOB = ".blob.core.windows.net"
 
 
 @dataclass(frozen=True)
@@ -41,29 +42,11 @@ class SignedFile(RasterFile):
 
     def locate(self) -> str:
         """The address with a token that is valid now."""
-        return f"/vsicurl/{sign(self.path)}"
+        return f"/vsicurl/{signing.sign(self.path)}"
 
     def renew(self) -> None:
         """Drop the tokens, so that the next address gets a fresh one."""
-        forget_tokens()
-
-
-def sign(url: str) -> str:
-    """Sign an address of Planetary Computer's storage; the library caches tokens until they are about to expire."""
-    import planetary_computer
-    import requests
-
-    try:
-        return str(planetary_computer.sign_url(url))
-    except (requests.RequestException, ValueError) as error:
-        raise InputError("Planetary Computer gave no token to read its assets; check the network.") from error
-
-
-def forget_tokens() -> None:
-    """Empty the token cache of the planetary-computer library."""
-    from planetary_computer import sas
-
-    sas.TOKEN_CACHE.clear()
+        signing.refuse(self.path)
 
 
 def open_stac(source: str, options: SceneOptions) -> Scene:
@@ -124,8 +107,17 @@ def _text(source: str) -> str:
     from pystac_client.exceptions import APIError
     from pystac_client.stac_api_io import StacApiIO
 
+    host = urlsplit(source).hostname or source
     try:
-        return str(StacApiIO(timeout=60).read_text(source))
+        # Retries of the library's own would have no bound in time.
+        answer = signing.wait_for(
+            lambda: StacApiIO(timeout=(10, 30), max_retries=2).read_text(source),
+            f"the STAC item from {host}",
+            time.monotonic() + signing.PATIENCE,
+        )
+        return str(answer)
+    except TimeoutError as error:
+        raise InputError(f"{host} did not answer within {signing.PATIENCE:.0f} s; check the network.") from error
     except (APIError, requests.RequestException, OSError) as error:
         raise InputError(f"{source} gave no STAC item; check the address and the network.") from error
 
@@ -280,7 +272,7 @@ def _asset_file(href: str, source: str, key: str) -> RasterFile:
     parts = urlsplit(address)
     label = f"Asset {key} ({parts.path.rpartition('/')[2]})"
     if parts.scheme in ("http", "https"):
-        if (parts.hostname or "").endswith(_BLOB):
+        if (parts.hostname or "").endswith(signing.BLOB):
             return SignedFile(address, label, remote=True)
         return RasterFile(f"/vsicurl/{address}", label, remote=True)
     if parts.scheme == "s3":
