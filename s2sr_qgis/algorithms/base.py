@@ -213,7 +213,7 @@ class S2SRAlgorithm(QgsProcessingAlgorithm):
         if parameters.get("EXTENT") in (None, NULL, "") or extent.isNull():
             return None
         sides = (extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum())
-        return ",".join(map(repr, sides)) + (f" [{crs.authid()}]" if crs.isValid() else "")
+        return ",".join(map(repr, sides)) + (f" {crs.authid()}" if crs.isValid() else "")
 
     def scene_options(self, parameters: dict[str, Any], context: QgsProcessingContext) -> dict[str, Any]:
         names = [name.strip() for name in (self.text(parameters, "BAND_NAMES", context) or "").split(",")]

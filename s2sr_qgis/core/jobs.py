@@ -29,6 +29,10 @@ MeasureName = Literal[
 TRAINING_PACKAGES = ("tensorflow", "keras", "tf2onnx", "onnx", "h5py", "tensorboard")
 """What the extra `train` installs; without it datasets, inference and evaluation still work."""
 
+ROI = (
+    "'xmin,ymin,xmax,ymax EPSG:n', QGIS's 'xmin,xmax,ymin,ymax [EPSG:n]', WKT, or a vector file (file|layername=name)."
+)
+
 
 class _Job(BaseModel):
     # Validators are built when a job is made: help on the command line needs none of them.
@@ -54,7 +58,7 @@ class CreateSharpeningDatasetJob(_Job):
     output: Path = Field(description="Folder of the dataset.")
     task: Task = Field("20m", description="Which bands are to be sharpened.")
     scene_options: SceneOptions = Field(default_factory=SceneOptions, description="How to read the scene.")
-    roi: str | None = Field(None, description="'xmin,ymin,xmax,ymax [EPSG:n]' or a vector file.")
+    roi: str | None = Field(None, description=ROI)
     patch_size: int | None = Field(None, ge=6, description="Patch side on the target grid; 32 (20m), 96 (60m).")
     step: int | None = Field(None, ge=1, description="Distance between patches on the target grid; the patch size.")
     scales: int = Field(1, ge=1, le=4, description="1: native scale only; 2: also the scene reduced by 2; and so on.")
@@ -84,7 +88,9 @@ class SearchScenesJob(_Job):
 
     job: Literal["search_scenes"] = "search_scenes"
     output: Path = Field(description="GeoJSON or GeoPackage of footprints to write.")
-    area: str = Field(description="'xmin,ymin,xmax,ymax [EPSG:n]', a vector file, or a raster whose extent is meant.")
+    area: str = Field(
+        description="'xmin,ymin,xmax,ymax EPSG:n', QGIS's 'xmin,xmax,ymin,ymax [EPSG:n]', WKT, or a file."
+    )
     start: str = Field(description="First day, 2022-06-15.")
     end: str = Field(description="Last day, 2022-08-15.")
     catalog: str = Field(
@@ -226,7 +232,7 @@ class AdaptJob(_Job):
     scene: str = Field(description="SAFE, zip, folder of bands, stacked GeoTIFF, STAC item (file or URL).")
     output: Path = Field(description="Model folder to write.")
     scene_options: SceneOptions = Field(default_factory=SceneOptions, description="How to read the scene.")
-    roi: str | None = Field(None, description="'xmin,ymin,xmax,ymax [EPSG:n]' or a vector file.")
+    roi: str | None = Field(None, description=ROI)
     max_minutes: float = Field(5.0, gt=0, description="Bound on the time of fine-tuning.")
     name: str | None = Field(None, description="Name in the card; the folder's name.")
     threads: int | None = Field(None, ge=1, description="Threads of the processor; all of them where not given.")
@@ -269,7 +275,7 @@ class SuperResolveJob(_Job):
     output: Path = Field(description="GeoTIFF to write.")
     models: list[str] = Field(default_factory=list, description="Bundled names or folders; empty: what fits.")
     scene_options: SceneOptions = Field(default_factory=SceneOptions, description="How to read the scene.")
-    roi: str | None = Field(None, description="'xmin,ymin,xmax,ymax [EPSG:n]' or a vector file.")
+    roi: str | None = Field(None, description=ROI)
     bands: list[str] = Field(default_factory=list, description="Bands to write; empty: all that can be had.")
     device: Device = Field("auto", description="Where the network runs; auto: the fastest that is there.")
     threads: int | None = Field(None, ge=1, description="Threads of the processor; all of them where not given.")
@@ -296,7 +302,7 @@ class EvaluateJob(_Job):
     model: str = Field(description="Bundled name or model folder.")
     scene: str = Field(description="SAFE, zip, folder of bands, stacked GeoTIFF, STAC item (file or URL).")
     scene_options: SceneOptions = Field(default_factory=SceneOptions, description="How to read the scene.")
-    roi: str | None = Field(None, description="'xmin,ymin,xmax,ymax [EPSG:n]' or a vector file.")
+    roi: str | None = Field(None, description=ROI)
     border: int = Field(6, ge=0, description="Pixels of the target grid left out along the scene's edge.")
     sigma: float | None = Field(None, gt=0, description="As in the dataset job; None: 1/factor.")
     json_file: Path | None = Field(None, description="Figures as JSON.")

@@ -29,7 +29,7 @@ def test_the_job(provider, worker, good) -> None:
         "CLOUD": 12.5, "AREA_CLOUD": 0.5, "AREA_NODATA": 0,
     }  # fmt: skip
     assert worker.job() == {
-        "job": "search_scenes", "output": good["OUTPUT"], "area": "600000.0,5390000.0,610000.0,5400000.0 [EPSG:32631]",
+        "job": "search_scenes", "output": good["OUTPUT"], "area": "600000.0,5390000.0,610000.0,5400000.0 EPSG:32631",
         "start": "2023-06-01", "end": "2023-08-31", "catalog": "earth-search", "collection": "sentinel-2-c1-l2a",
         "max_cloud": 40, "max_area_cloud": 5.5, "limit": 20, "best": 1,
     }  # fmt: skip
@@ -41,7 +41,7 @@ def test_the_rest_is_the_jobs(provider, worker, good) -> None:
     results = run(NAME, good)
     assert results["AREA_CLOUD"] is None
     assert worker.job() == {
-        "job": "search_scenes", "output": good["OUTPUT"], "area": "600000.0,5390000.0,610000.0,5400000.0 [EPSG:32631]",
+        "job": "search_scenes", "output": good["OUTPUT"], "area": "600000.0,5390000.0,610000.0,5400000.0 EPSG:32631",
         "start": "2023-06-01", "end": "2023-08-31", "catalog": "planetary-computer", "collection": "sentinel-2-l2a",
         "max_cloud": 30, "max_area_cloud": 100, "limit": 100,
     }  # fmt: skip
@@ -56,7 +56,7 @@ def test_dates_extents_and_catalogues_of_other_kinds(provider, worker, good) -> 
     run(NAME, {**days, "EXTENT": extent, "CATALOG_URL": "https://stac.example.com/v1", "OUTPUT": output})
     job = worker.job()
     assert (job["start"], job["end"]) == ("2023-06-01", "2023-08-31")
-    assert job["area"] == "10.0,50.0,11.0,51.0 [EPSG:4326]"
+    assert job["area"] == "10.0,50.0,11.0,51.0 EPSG:4326"
     assert job["catalog"] == "https://stac.example.com/v1"
     assert job["output"] == output
 

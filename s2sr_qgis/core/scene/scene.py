@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..progress import current
 from ..raster.grid import Grid, Window
 from ..raster.validity import HUGE
 from .files import FilePool, RasterFile
@@ -157,17 +158,19 @@ class Scene:
     def roi_window(self, roi: str) -> Window:
         """The window of `grid` that covers a region, snapped outwards to the coarsest band's pixels.
 
-        ``roi`` is ``xmin,ymin,xmax,ymax``, in the scene's CRS or followed by another (``… EPSG:4326``), or the path of
-        a vector file, whose extent counts. Raises `InputError` when it cannot be read or lies outside.
+        ``roi`` is ``xmin,ymin,xmax,ymax``, in the scene's CRS or followed by another (``… EPSG:4326``), QGIS's own
+        ``xmin,xmax,ymin,ymax [EPSG:n]``, a geometry as WKT, or the path of a vector file (a layer of it:
+        ``path|layername=name``), whose extent counts. What is assumed of it is a warning.
+        Raises `InputError` when it cannot be read or lies outside.
         """
-        bounds = roi_bounds(roi, self.grid.crs)
+        bounds, notes = roi_bounds(roi, self.grid.crs, self.grid.bounds)
+        for note in notes:
+            if note not in self.warnings:
+                self.warnings.append(note)
+            current().log(note, "warning")
         window = self.grid.window_of(bounds, self.multiple)
         if not window.width or not window.height:
-            raise InputError(
-                f"The region of interest {_extent(bounds)} lies outside the scene {_extent(self.grid.bounds)} "
-                f"({self.grid.crs.to_string() if self.grid.crs else 'no CRS'}); "
-                "a region in another CRS needs its code, such as 'xmin,ymin,xmax,ymax EPSG:4326'."
-            )
+            raise InputError(f"The region of interest {roi[:200]} holds no pixel of the scene; choose a larger one.")
         return window
 
 
@@ -209,7 +212,3 @@ def _block_mean(
     total /= np.float32(factor * factor)
     total[~whole] = 0
     return total, whole, any_saturated & whole
-
-
-def _extent(bounds: tuple[float, float, float, float]) -> str:
-    return "(" + ", ".join(f"{value:.9g}" for value in bounds) + ")"
