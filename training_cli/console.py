@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import errno
+import os
 import sys
+from contextlib import suppress
 from typing import IO, Any
 
 from rich.console import Console
@@ -21,8 +24,20 @@ class _Clean(Console):
     """A console that prints no token, no password and no character that steers the terminal."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """See `Console.print`."""
-        super().print(*(_clean(part) for part in objects), **options)
+        """See `Console.print`. A stream that nobody reads any more is left alone.
+
+        Raises OSError where standard output, with what the job gives, goes to a full disk.
+        """
+        try:
+            super().print(*(_clean(part) for part in objects), **options)
+        except OSError as error:
+            self.quiet = True
+            if not self.stderr and error.errno not in (errno.EBADF, errno.EIO):
+                raise
+
+    def on_broken_pipe(self) -> None:
+        """The job goes on where nobody reads what it prints."""
+        self.quiet = True
 
     def render_str(self, text: str, **options: Any) -> Text:
         """See `Console.render_str`; the cells of tables come here."""
@@ -31,6 +46,29 @@ class _Clean(Console):
 
 def _clean(part: Any) -> Any:
     return Text(printable(part.plain), style=part.style) if isinstance(part, Text) else part
+
+
+def open_streams() -> None:
+    """Open what was closed before the start (``2>&-``): the next file would be opened in its place and get its text."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free descriptor: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def end_streams() -> None:
+    """Flush both streams; one that takes no text any more is replaced, or Python would end with an error for it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
 
 
 def make_printable() -> None:

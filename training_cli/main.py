@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from s2sr_qgis.core import jobs
+from s2sr_qgis.core.leaving import leave
 from s2sr_qgis.core.processors import bound_native_threads
 from s2sr_qgis.core.variables import drop_foreign
 
@@ -19,12 +20,23 @@ class _Application(typer.Typer):
     """The commands; called, they have the process to themselves and set it up."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from .console import make_printable
+        from .console import end_streams, make_printable, open_streams
 
+        open_streams()
         make_printable()
         drop_foreign()
         bound_native_threads()
-        return super().__call__(*args, **kwargs)
+        status: Any = 1
+        try:
+            result = super().__call__(*args, **kwargs)
+            status = 0
+        except SystemExit as end:
+            status = end.code
+            raise
+        finally:
+            end_streams()
+            leave(status if isinstance(status, int) else int(status is not None))
+        return result
 
 
 app = _Application(
@@ -40,10 +52,16 @@ app.add_typer(dataset, name="dataset", help="Make datasets to train on.")
 
 
 def _execute(collect: Callable[[], dict[str, Any]], debug: bool) -> None:
+    from .console import console
     from .report import show
-    from .session import run_job
+    from .session import FAILURE, run_job, stop
 
-    show(*run_job(collect, debug))
+    done = run_job(collect, debug)
+    try:
+        show(*done)
+    except OSError as error:
+        text = f"The job is done, but its result could not be printed ({error.strerror or error})."
+        raise stop(console(stderr=True), text, FAILURE) from error
 
 
 def _version(wanted: bool) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 from s2sr_qgis.core import jobs
-from s2sr_qgis.core.errors import Cancelled, InputError, S2SRError
+from s2sr_qgis.core.errors import Cancelled, InputError, OutputError, S2SRError
+from s2sr_qgis.core.leaving import leave_now, resource_sentence
 from s2sr_qgis.core.progress import Level, Progress
 from s2sr_qgis.core.redaction import printable
 from s2sr_qgis.core.variables import import_sentence
@@ -28,6 +32,9 @@ from s2sr_qgis.core.variables import import_sentence
 from .console import console, is_terminal
 
 USAGE, FAILURE = 2, 1
+GRACE, HASTE = 10.0, 2.0
+"""Seconds that a job has to stop, after the first signal and after the second."""
+
 ROWS = 10
 """Epochs that the live view of a training shows."""
 
@@ -138,11 +145,16 @@ def figure(name: str, value: float) -> str:
 def _stoppable(progress: TerminalProgress) -> Iterator[None]:
     """The first Ctrl-C, SIGTERM or SIGHUP asks the job to stop; the second stops Python at once.
 
-    SIGHUP comes where the terminal or the SSH session is closed; under nohup it stays ignored.
+    SIGHUP comes where the terminal or the SSH session is closed; under nohup it stays ignored. A job that does not stop
+    in `GRACE` seconds, or `HASTE` seconds after the second signal, is ended with its unfinished outputs removed: Python
+    does not get to handle signals while it waits for a server.
     """
+    count = 0
 
     def ask(number: int, _frame: FrameType | None) -> None:
-        if progress.signal is not None:
+        nonlocal count
+        count += 1
+        if count > 1:
             raise KeyboardInterrupt
         progress.signal = number
         with suppress(OSError):  # a terminal that was closed takes no text
@@ -151,11 +163,39 @@ def _stoppable(progress: TerminalProgress) -> Iterator[None]:
     names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
     numbers = [number for number in (getattr(signal, name, None) for name in names) if number is not None]
     before = {number: signal.signal(number, ask) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    # Written to by the signal itself, whatever Python is doing.
+    old = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(receiver, progress, set(before)), daemon=True).start()
     try:
         yield
     finally:
+        signal.set_wakeup_fd(old)
+        sender.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _watch(receiver: socket.socket, progress: TerminalProgress, numbers: set[int]) -> None:
+    """End the process when the job, asked to stop, goes on; ends itself with the job."""
+    first: int | None = None
+    with receiver:
+        while True:
+            try:
+                received = receiver.recv(16)
+            except TimeoutError:
+                break
+            if not received:
+                return
+            for number in received:
+                if number in numbers:
+                    receiver.settimeout(GRACE if first is None else HASTE)
+                    first = first or number
+                    progress.signal = progress.signal or first
+    with suppress(Exception):
+        sys.stderr.write("Stopped at once: the job did not stop by itself. No unfinished output was left.\n")
+    leave_now(128 + (first or signal.SIGINT))
 
 
 def run_job(collect: Callable[[], dict[str, Any]], debug: bool = False) -> tuple[jobs.Job, dict[str, Any]]:
@@ -176,12 +216,14 @@ def run_job(collect: Callable[[], dict[str, Any]], debug: bool = False) -> tuple
         with _stoppable(progress), progress:
             outputs = jobs.run(job, progress)
     except (Cancelled, KeyboardInterrupt) as error:
-        text = str(error) or "Stopped at once; a half-written temporary file may be left beside the output."
+        text = str(error) or "Stopped at once."
         raise stop(errors, text, 128 + (progress.signal or signal.SIGINT), "yellow") from error
     except S2SRError as error:
         if debug:
             raise
-        raise stop(errors, str(error), FAILURE) from error
+        own = isinstance(error, OutputError) or "memory" in str(error).lower()
+        lack = None if own else resource_sentence(error)
+        raise stop(errors, lack or str(error), FAILURE) from error
     except ModuleNotFoundError as error:
         if debug:
             raise
@@ -194,7 +236,9 @@ def run_job(collect: Callable[[], dict[str, Any]], debug: bool = False) -> tuple
     except Exception as error:
         if debug:
             raise
-        text = f"Unexpected {type(error).__name__}: {error}; --debug shows where, please report it."
+        text = resource_sentence(error) or (
+            f"Unexpected {type(error).__name__}: {error}; --debug shows where, please report it."
+        )
         raise stop(errors, " ".join(text.split()), FAILURE) from error
     progress.log(f"Done in {time.monotonic() - start:.1f} s.")
     return job, outputs

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 _ALLOTTED = ("SLURM_CPUS_PER_TASK", "NSLOTS", "NCPUS", "LSB_DJOB_NUMPROC")
 """Processors of a job in Slurm, Grid Engine, PBS and LSF."""
+
+_BASE, _THREAD = 3 * 2**30, 2**28
+"""Bytes of address space of the libraries with their data, and of a thread with its stack and its share of both."""
 
 _NATIVE = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 """Variables that bound the threads of libraries, which look at the affinity at most."""
@@ -20,7 +24,7 @@ def available_threads() -> int:
     The least of the affinity (taskset, docker --cpuset-cpus), the quota of control groups (docker --cpus, Kubernetes)
     and what the scheduler of a cluster allotted.
     """
-    return min([_affinity(), *_quotas(), *_allotted()])
+    return min([_affinity(), *_quotas(), *_allotted(), *_by_address_space()])
 
 
 def bound_native_threads() -> None:
@@ -32,12 +36,25 @@ def bound_native_threads() -> None:
     if count < _affinity():
         for name in _NATIVE:
             os.environ.setdefault(name, str(count))
+    # GDAL waits for ever for threads that it could not start.
+    if any(limit == 1 for limit in _by_address_space()):
+        os.environ.setdefault("GDAL_NUM_THREADS", "1")
 
 
 def _affinity() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) or 1
     return os.cpu_count() or 1
+
+
+def _by_address_space() -> Iterator[int]:
+    """Threads that a limit of the address space (ulimit -v) has room for; nothing where there is none."""
+    if sys.platform != "win32":
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            yield max((limit - _BASE) // _THREAD, 1)
 
 
 def _allotted() -> Iterator[int]:

@@ -110,6 +110,7 @@ def _run(line: bytes, protocol: Protocol, stop: Stop) -> int:
     processors.bound_native_threads()
     try:
         from s2sr_qgis.core import errors, jobs
+        from s2sr_qgis.core.leaving import resource_sentence
         from s2sr_qgis.core.progress import Level, Progress
         from s2sr_qgis.core.redaction import cleaned
 
@@ -163,10 +164,11 @@ def _run(line: bytes, protocol: Protocol, stop: Stop) -> int:
         _missing(protocol, error)
     except ImportError as error:
         protocol.event("error", kind="environment", message=variables.import_sentence(error), hint="")
-    except MemoryError:
-        protocol.event(
-            "error", kind="memory", message="The worker ran out of memory.", hint="Lower the memory limit or tile size."
-        )
+    except Exception as error:
+        sentence = resource_sentence(error)
+        if not sentence:
+            raise
+        protocol.event("error", kind="memory", message=sentence, hint="")
     return 1
 
 
@@ -199,4 +201,7 @@ def _missing(protocol: Protocol, error: ModuleNotFoundError) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if "s2sr_qgis.core.leaving" in sys.modules:
+        sys.modules["s2sr_qgis.core.leaving"].leave(status)
+    sys.exit(status)

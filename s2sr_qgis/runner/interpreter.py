@@ -105,5 +105,6 @@ def clean_environment() -> dict[str, str]:
     """The variables of QGIS without those that break another Python, plus what the user set for the worker."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith(_DROPPED)}
     variables["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    variables.setdefault("ORT_DISABLE_TELEMETRY", "1")
     variables.update(settings.variables())
     return variables

@@ -109,6 +109,8 @@ def package(tmp_path: Path) -> Path:
     for name in (
         "__init__.py",
         "errors.py",
+        "leaving.py",
+        "outputs.py",
         "processors.py",
         "progress.py",
         "redaction.py",
@@ -173,7 +175,7 @@ def test_only_the_package_itself_is_added_to_what_can_be_imported(package: Path)
     [
         ("input error", "input", "The scene is upside down."),
         ("import", "environment", "lacks the package 'a_package_that_is_not_there'"),
-        ("memory", "memory", "ran out of memory"),
+        ("memory", "memory", "not enough memory"),
     ],
 )
 def test_errors_are_told(package: Path, does: str, kind: str, message: str) -> None:

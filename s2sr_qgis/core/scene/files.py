@@ -35,9 +35,9 @@ _REMOTE: dict[str, Any] = {
     "GDAL_HTTP_RETRY_DELAY": "1",
     "GDAL_HTTP_CONNECTTIMEOUT": "6",
     "GDAL_HTTP_TIMEOUT": "120",
-    # Less than a kilobyte a second for half a minute: the server has stalled.
+    # Less than a kilobyte a second for 20 seconds: the server has stalled.
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
-    "GDAL_HTTP_LOW_SPEED_TIME": "30",
+    "GDAL_HTTP_LOW_SPEED_TIME": "20",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     # GDAL remembers a refusal by address; without this, a second try would get the first one's answer.
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",
