@@ -21,6 +21,7 @@ from .export import ONNX, check_folder, require_tensorflow
 from .foreign import Foreign, read_foreign
 from .parity import check_saved_model, random_patches
 from .published import import_dsen2, is_dsen2
+from .stored import constants
 
 if TYPE_CHECKING:
     from ..jobs import ImportModelJob
@@ -61,7 +62,9 @@ def import_model(job: ImportModelJob, progress: Progress) -> dict[str, Any]:
         progress.progress(60, "Receptive radius")
         card.radius = measure_radius(run, channels, factors, unit=1 / scaling, multiple=card.multiple, largest=LARGEST)
         side = 96 // card.multiple * card.multiple or card.multiple
-        operations, card.parameters = _cost(model, {name: (side // f, channels[name]) for name, f in factors.items()})
+        operations, card.parameters = _cost(
+            model, part / "shapes.onnx", {name: (side // f, channels[name]) for name, f in factors.items()}
+        )
         card.mflop_per_pixel = round(operations / (side * scale) ** 2 / 1e6, 3)
         card.files = [ModelFile(file=ONNX, precision="float32", sha256=sha256(part / ONNX))]
         write_card(card, part)
@@ -300,31 +303,34 @@ def _write_saved_model(job: ImportModelJob, foreign: Foreign, output: str, card:
     tf.saved_model.save(tf.Module(), str(folder), signatures={"serving_default": serve})
 
 
-def _cost(model: Any, sizes: dict[str, tuple[int, int]]) -> tuple[float, int]:
-    """Operations of an ONNX model on an image, and its parameters; ``sizes``: side and channels of each input."""
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    for value in fixed.graph.input:
-        if value.name in sizes:
-            side, channels = sizes[value.name]
-            for axis, count in enumerate((1, side, side, channels)):
-                value.type.tensor_type.shape.dim[axis].dim_value = count
-    try:
-        fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
-    except Exception:  # a network that its shapes are not known of has no operations counted
-        fixed = model
-    graph = fixed.graph
-    shapes = {
-        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
-        for value in (*graph.value_info, *graph.input, *graph.output)
-    }
-    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+def _cost(model: Any, path: Path, sizes: dict[str, tuple[int, int]]) -> tuple[float, int]:
+    """Operations of an ONNX model's convolutions on an image, and its parameters.
+
+    Args:
+        model: the network.
+        path: where a copy may be written for a moment.
+        sizes: side in pixels and channels of each input of the image.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    nodes = [node for node in copy.graph.node if node.op_type in ("Conv", "ConvTranspose")]
+    shown = {value.name for value in copy.graph.output}
+    for name in {node.output[0] for node in nodes} - shown:
+        copy.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    onnx.save(copy, path)
+    tensors = {name: np.ones((1, side, side, channels), np.float32) for name, (side, channels) in sizes.items()}
     operations = 0.0
-    for node in graph.node:
-        if node.op_type in ("Conv", "ConvTranspose"):
-            kernel, place = shapes.get(node.input[1], []), node.output[0] if node.op_type == "Conv" else node.input[0]
-            image = shapes.get(place, [])
-            taps = kernel[1:] if node.op_type == "Conv" else kernel
-            operations += 2 * float(np.prod(taps)) * float(np.prod(image if node.op_type == "Conv" else image[2:]))
-    parameters = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer if len(tensor.dims) > 1)
-    return operations, max(parameters, 1)
+    weights = constants(model.graph)
+    try:
+        for node in nodes:
+            image = onnx_function(path, node.output[0])(tensors)
+            kernel = weights[node.input[1]].shape if node.input[1] in weights else (0,)
+            if node.op_type == "Conv":
+                operations += 2 * float(np.prod(kernel[1:])) * image.size
+            else:  # the kernel is moved over the pixels that come in
+                strides = next((list(item.ints) for item in node.attribute if item.name == "strides"), [1, 1])
+                operations += 2 * float(np.prod(kernel)) * float(np.prod(image.shape[2:])) / float(np.prod(strides))
+    finally:
+        path.unlink()
+    parameters = sum(values.size for values in weights.values() if values.ndim > 1)
+    return operations, max(int(parameters), 1)

@@ -134,7 +134,7 @@ def check_keras(config: Any, path: Path) -> None:
     """Raise `ModelError` where a Keras configuration names what may run code or open files."""
     try:
         for kind in _keras_problems(config):
-            what = "a Lambda layer" if "lambda" in kind.lower() else f"'{kind}'"
+            what = "a Lambda layer" if kind in ("Lambda", "__lambda__") else f"'{kind}'"
             raise ModelError(
                 f"{path} is not opened: it has {what}, which may run code or is defined elsewhere; write it "
                 "with Keras' own layers, or save the network as a SavedModel (model.export) and import that folder."
