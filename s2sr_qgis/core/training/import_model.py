@@ -89,7 +89,7 @@ def import_model(job: ImportModelJob, progress: Progress) -> dict[str, Any]:
         card.training["warnings"] = warnings
         write_card(card, part)
     progress.log(
-        f"{job.output}: {card.task}, {card.scale} times finer, radius {card.radius} pixels"
+        f"{job.output}: {card.task}, output of {card.outputs[0].resolution:g} m, radius {card.radius} pixels"
         + (f", ONNX equals the source within {max(parity.values()):.1e} reflectance." if parity else ".")
     )
     progress.artifact("model", str(job.output))
