@@ -71,6 +71,14 @@ def end_streams() -> None:
                 os.close(null)
 
 
+def name_files_in_utf8() -> None:
+    """Start Python again in its UTF-8 mode under a locale of another encoding: GDAL takes names of files in UTF-8."""
+    if os.name == "posix" and not sys.flags.utf8_mode and sys.getfilesystemencoding().lower() != "utf-8":
+        # The same program with the same arguments, as bytes of the old encoding.
+        arguments = [os.fsencode(argument) for argument in sys.orig_argv[1:]]
+        os.execv(sys.executable, [os.fsencode(sys.executable), b"-X", b"utf8", *arguments])  # noqa: S606
+
+
 def make_printable() -> None:
     """Let both streams replace what their encoding lacks (cp1252, ASCII, names of files that are no UTF-8)."""
     codecs.register_error("s2sr", _replaced)

@@ -20,9 +20,10 @@ class _Application(typer.Typer):
     """The commands; called, they have the process to themselves and set it up."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from .console import end_streams, make_printable, open_streams
+        from .console import end_streams, make_printable, name_files_in_utf8, open_streams
 
         open_streams()
+        name_files_in_utf8()
         make_printable()
         drop_foreign()
         bound_native_threads()
