@@ -82,6 +82,17 @@ def write_text(target: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def reserve(path: Path, size: int) -> None:
+    """See that the disk has room for a file of ``size`` bytes at ``path``, which is absent again then. Raises OSError.
+
+    For libraries that do not survive a full disk.
+    """
+    with path.open("wb") as stream:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(stream.fileno(), 0, size)
+    path.unlink()
+
+
 def check_target(path: Path, folder: bool = False) -> None:
     """Raise `OutputError` when an output cannot be created at ``path``."""
     longest = len(os.fsencode(f".{path.name}-12345678.part"))

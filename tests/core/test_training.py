@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
+from small_disk import resize, small_disk
 from tiny_training import NETWORK, Recorder, train
 
 from s2sr_qgis.core import jobs
 from s2sr_qgis.core.errors import Cancelled, DatasetError, InputError, OutputError, TrainingError
+from s2sr_qgis.core.leaving import resource_sentence
 
 pytestmark = pytest.mark.train
 pytest.importorskip("tensorflow")
@@ -349,3 +351,24 @@ except MissingPackageError as error:
     assert f"need the package {missing}" in done.stdout
     assert "pip install 's2sr[train]'" in done.stdout
     assert "'Set up the environment'" in done.stdout
+
+
+def test_a_disk_that_gets_full_spoils_no_run(dataset20, tmp_path) -> None:
+    """Each file is whole, the error names the disk, and with more space the training goes on."""
+    with small_disk(tmp_path / "disk", 4000) as disk:
+        train(dataset20, disk / "whole", images=0)
+        size = sum(path.stat().st_size for path in (disk / "whole").rglob("*")) // 1024
+        shutil.rmtree(disk / "whole")
+        for share in (0.2, 0.7):
+            run = disk / f"run_{share}"
+            resize(disk, max(int(size * share), 8))
+            with pytest.raises(Exception) as caught:  # noqa: PT011
+                train(dataset20, run, images=0)
+            assert "disk is full" in str(caught.value) or (resource_sentence(caught.value) or "").startswith("The disk")
+            for path in run.glob("*.json"):
+                json.loads(path.read_text())
+            assert not list(run.glob(".*"))
+            resize(disk, 4000)
+            train(dataset20, run, images=0, resume=(run / "config.yaml").exists())
+            assert json.loads((run / "state.json").read_text())["epoch"] == 3
+            shutil.rmtree(run)

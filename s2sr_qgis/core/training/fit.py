@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import time
@@ -13,6 +15,7 @@ import numpy as np
 
 from ..errors import Cancelled, TrainingError
 from ..networks.base import OUTPUT
+from ..outputs import atomic, reserve, write_text
 from ..progress import Progress
 from .batches import Batches
 
@@ -99,7 +102,7 @@ class Checkpoints(keras.callbacks.Callback):
             self._save_mean()
         elif self.patience and epoch - self.best_epoch >= self.patience:
             self.model.stop_training = True
-        _replace(self.folder / LAST, self.model.save_weights)
+        save_weights(self.model, self.folder / LAST)
         state = {
             "epoch": epoch + 1,
             "step": self.schedule.step,
@@ -107,18 +110,18 @@ class Checkpoints(keras.callbacks.Callback):
             "best_rmse": self.best,
             "best_epoch": self.best_epoch,
         }
-        (self.folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+        write_text(self.folder / STATE, json.dumps(state))
 
     def _save_mean(self) -> None:
         # A plain model of the same layers: its weights file holds no optimiser state.
         plain = keras.Model(self.model.inputs, self.model.outputs)
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)  # under loss scaling
         if not optimizer.use_ema:
-            _replace(self.folder / BEST, plain.save_weights)
+            save_weights(plain, self.folder / BEST)
             return
         raw = self.model.get_weights()
         optimizer.finalize_variable_values(self.model.trainable_variables)
-        _replace(self.folder / BEST, plain.save_weights)
+        save_weights(plain, self.folder / BEST)
         self.model.set_weights(raw)
 
 
@@ -198,7 +201,7 @@ def fit(
     if job.schedule == "plateau":
         callbacks.append(keras.callbacks.ReduceLROnPlateau("val_rmse" if valid is not None else "rmse", 0.5, 5))
     callbacks += [
-        keras.callbacks.CSVLogger(str(folder / "log.csv"), append=job.resume),
+        Log(folder / "log.csv", job.resume),
         Report(progress, schedule, job.batch_size, steps),
         *(extra or []),
         checkpoints,
@@ -230,7 +233,33 @@ def _resume(model: keras.Model, folder: Path) -> dict[str, Any]:
     return state
 
 
-def _replace(path: Path, write: Any) -> None:
-    part = path.with_name("part." + path.name)
-    write(part)
-    part.replace(path)
+class Log(keras.callbacks.Callback):
+    """The figures of every epoch as a CSV file that is always whole; a resumed training goes on with its rows."""
+
+    def __init__(self, path: Path, resume: bool) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if resume and path.is_file():
+            with path.open(encoding="utf-8", newline="") as stream:
+                self.rows = list(csv.DictReader(stream))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.rows.append({"epoch": epoch, **{name: float(value) for name, value in sorted((logs or {}).items())}})
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        with atomic(self.path) as temporary:
+            temporary.write_bytes(text.getvalue().encode())
+
+
+def save_weights(model: keras.Model, path: Path) -> None:
+    """Write a model's weights, with its optimiser's state where it has one. Raises `OutputError`."""
+    optimizer = getattr(model, "optimizer", None)
+    variables = [*model.variables, *(optimizer.variables if optimizer else [])]
+    with atomic(path) as temporary:
+        # HDF5 may take the process down with it where the disk gets full.
+        reserve(temporary, sum(math.prod(variable.shape) for variable in variables) * 5 + 2**20)
+        model.save_weights(temporary)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..dataset.card import TARGET, PatchCard, SourceCard
 from ..errors import TrainingError
 from ..networks import ElementSpec, ModelBase, build_network, element_spec
+from ..outputs import write_text
 from ..redaction import redacted
 
 RUN_CARD = "run.yaml"
@@ -52,7 +53,7 @@ def spec_of(tensors: list[PatchCard]) -> ElementSpec:
 def write_run_card(card: RunCard, folder: Path) -> None:
     """Write a run's card."""
     text = yaml.safe_dump(redacted(card.model_dump(mode="json")), sort_keys=False, allow_unicode=True, width=110)
-    (folder / RUN_CARD).write_text(text, encoding="utf-8")
+    write_text(folder / RUN_CARD, text)
 
 
 def read_run_card(folder: Path) -> RunCard:

@@ -14,6 +14,7 @@ from ..dataset.card import CROSS_SENSOR, TARGET, Dataset, Split, read_dataset
 from ..errors import DatasetError, InputError, MissingPackageError, OutputError, TrainingError
 from ..networks.base import OUTPUT
 from ..networks.quantized import calibrate, quantized, take_back
+from ..outputs import atomic, reserve, write_text
 from ..progress import Progress
 from .batches import Arrays, Batches, PlainBatches
 from .fit import BEST, compile_model, fit
@@ -190,9 +191,10 @@ def _start_from(weights: Path, model: keras.Model, patches: Arrays, network: str
 def _save(folder: Path, card: RunCard) -> Any:
     network, copy = load_network(folder, card)
     path = folder / MODEL
-    part = folder / f"part.{MODEL}"
-    (copy or network.model).save(part)
-    part.replace(path)
+    model = copy or network.model
+    with atomic(path) as temporary:
+        reserve(temporary, 5 * model.count_params() + 2**20)
+        model.save(temporary)
     return keras.saving.load_model(path, compile=False)
 
 
@@ -209,7 +211,7 @@ def _write_config(job: TrainJob) -> None:
     try:
         folder.mkdir(exist_ok=True)
         text = yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
-        (folder / CONFIG).write_text(text, encoding="utf-8")
+        write_text(folder / CONFIG, text)
     except OSError as error:
         raise OutputError(f"The run folder {folder} cannot be written: {error.strerror}.") from error
 
