@@ -386,6 +386,10 @@ def parse(data: dict[str, Any]) -> Job:
     return job
 
 
+_NO_FILES = ("roi", "area", "licence", "title")
+"""Fields of long text that is no name of a file."""
+
+
 def _check_names(job: BaseModel) -> None:
     """Raise `InputError` for text that cannot name a file here: not UTF-8, or the home folder of nobody."""
     for name in type(job).model_fields:
@@ -399,6 +403,14 @@ def _check_names(job: BaseModel) -> None:
                 )
             if "\0" in text:
                 raise InputError(f"The option '{name}' contains a null character, which no name of a file has.")
+            longest = max((len(part.encode()) for part in text.replace("\\", "/").split("/")), default=0)
+            if (
+                longest > 255
+                and name not in _NO_FILES
+                and not isinstance(value, dict | BaseModel)
+                and "://" not in text
+            ):
+                raise InputError(f"The option '{name}' has a name of {longest} bytes; names of files have 255 at most.")
             if text.startswith("~"):
                 try:
                     Path(text).expanduser()

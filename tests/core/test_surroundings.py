@@ -185,8 +185,9 @@ def test_a_name_that_is_not_utf8(stack: Path, tmp_path: Path, command: str) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["~nobody_of_this_name/o.tif", "a\0b.tif"])
+@pytest.mark.parametrize("name", ["~nobody_of_this_name/o.tif", "a\0b.tif", "x" * 300, "a/" + "é" * 128 + "/o.tif"])
 def test_a_name_that_names_nothing(name: str) -> None:
+    parse({"job": "super_resolve", "scene": f"https://a/{'x' * 300}", "output": "o.tif", "roi": "POLYGON((1 1))" * 99})
     with pytest.raises(InputError, match="The option 'output'"):
         parse({"job": "super_resolve", "scene": "s.tif", "output": name})
 
