@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -594,3 +596,18 @@ def test_real_classification_agrees_with_the_item(server: StacServer, log: Log) 
     assert found.source == f"{server.url}/collections/sentinel-2-l2a/items/{name}"
     with open_scene(found.source) as scene:
         assert tuple(scene.bands) == L2A_BANDS
+
+
+def test_a_server_of_files_that_stalls_is_not_waited_for(
+    server: StacServer, tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(search, "area_cloud", lambda *_: release.wait(60))
+    monkeypatch.setattr(search, "_PATIENCE", 0.5)
+    for number in range(6):
+        server.add_scene(f"S{number}", classes(0), cloud=20 - number, folder=tmp_path)
+    begin = time.monotonic()
+    assert [scene.id for scene in find(job(server), log)][:2] == ["S5", "S4"]
+    assert time.monotonic() - begin < 10
+    assert "no answer in 0.5 s" in log.warnings[0]
+    release.set()

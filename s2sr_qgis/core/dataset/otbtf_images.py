@@ -14,9 +14,11 @@ from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterWindow
 
-from ..errors import InputError, OutputError
+from ..errors import InputError
+from ..processors import available_threads
 from ..progress import Progress
 from ..raster.grid import Grid
+from ..raster.verify import check_whole_raster, gdal_errors
 
 DataType = Literal["uint8", "uint16", "int16", "int32", "uint32", "float32"]
 
@@ -91,8 +93,7 @@ def read_patches(
 def _raster(target: Path, shape: tuple[int, ...], data_type: str, transform: Affine) -> Iterator[Any]:
     profile = {"dtype": data_type, "transform": transform, "interleave": "pixel", "compress": "deflate"}
     sides = dict(zip(("count", "height", "width"), shape, strict=True))
-    try:
+    with gdal_errors(target):
         with rasterio.open(target, "w", driver="GTiff", bigtiff="if_safer", **sides, **profile) as file:
             yield file
-    except RasterioError as error:
-        raise OutputError(f"{target} could not be written: {error}; look whether the disk is full.") from error
+        check_whole_raster(target, available_threads())

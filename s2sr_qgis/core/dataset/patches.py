@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterWindow
 
+from ..processors import available_threads
 from ..progress import Progress
+from ..raster.verify import check_whole_raster, gdal_errors
 from .card import SPLITS, TARGET, Dataset, PatchCard, Split, patch_file
 
 Float = NDArray[np.float32]
@@ -81,11 +83,8 @@ class PatchWriter:
             "blockysize": size,  # one strip a patch: any patch is one read
             "bigtiff": "if_safer",
         }
-        raw = self._raw(split, tensor.name)
-        with (
-            raw.open("rb") as source,
-            rasterio.open(self.folder / patch_file(split, tensor.name), "w", **profile) as file,
-        ):
+        raw, path = self._raw(split, tensor.name), self.folder / patch_file(split, tensor.name)
+        with gdal_errors(path), raw.open("rb") as source, rasterio.open(path, "w", **profile) as file:
             for first in range(0, count, _AT_ONCE):
                 progress.check()
                 some = np.fromfile(source, np.float32, _AT_ONCE * bands * size * size).reshape(-1, bands, size, size)
@@ -93,6 +92,8 @@ class PatchWriter:
                 stacked = some.transpose(1, 0, 2, 3).reshape(bands, rows, size)
                 file.write(stacked, window=RasterWindow(0, first * size, size, rows))
             file.descriptions = tensor.bands
+        with gdal_errors(path):
+            check_whole_raster(path, available_threads(), progress.check)
 
 
 def write_preview(dataset: Dataset, split: Split, path: Path) -> None:

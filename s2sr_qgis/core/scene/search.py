@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -21,6 +22,9 @@ from .stac import asset_addresses, item_facts, scl_file
 _READERS = 4
 _GIVE_UP = 4
 """Classifications that may fail, none having been read, before the rest is left alone."""
+
+_PATIENCE = 30.0
+"""Seconds without any classification read before the rest is left alone."""
 
 
 def search_scenes(job: SearchScenesJob, progress: Progress) -> dict[str, Any]:
@@ -155,6 +159,7 @@ def _with_area_cloud(items: list[Item], catalog: str, url: str, area: Area, prog
         for index, (item, scene) in enumerate(zip(items, scenes, strict=True))
     }
     failures: list[str] = []
+    heard = time.monotonic()
     try:
         while pending:
             progress.check()
@@ -166,11 +171,15 @@ def _with_area_cloud(items: list[Item], catalog: str, url: str, area: Area, prog
                 except S2SRError as error:
                     failures.append(f"{scenes[index].id}: {error}")
                     continue
+                heard = time.monotonic()
                 if seen:
                     scenes[index] = replace(scenes[index], area_cloud=seen.cloud, area_nodata=seen.nodata)
             share = 1 - len(pending) / len(scenes)
             progress.progress(10 + 85 * share, f"Looking for clouds over the area, scene {len(scenes) - len(pending)}")
             if len(failures) >= _GIVE_UP and all(scene.unusable is None for scene in scenes):
+                break
+            if pending and time.monotonic() - heard > _PATIENCE:
+                failures.extend(f"{scenes[index].id}: no answer in {_PATIENCE:g} s." for index in pending.values())
                 break
     finally:
         readers.shutdown(wait=False, cancel_futures=True)
