@@ -181,4 +181,9 @@ def _pair(text: str, flag: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise InputError(f"'{text}' is not KEY=VALUE; write {flag} width=64.")
-    return key.strip(), yaml.safe_load(value)
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(
+            f"The value of '{text}' cannot be read; write a number, true, false or a list: {flag} width=64."
+        ) from error

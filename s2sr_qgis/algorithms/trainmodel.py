@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from qgis.core import (
     QgsProcessing,
@@ -11,6 +13,7 @@ from qgis.core import (
     QgsProcessingParameterFile,
     QgsProcessingParameterFolderDestination,
     QgsProcessingParameterMultipleLayers,
+    QgsProcessingParameterString,
 )
 
 from ..runner.text import tr
@@ -18,6 +21,25 @@ from .base import S2SRAlgorithm
 from .checks import filled, output_problem
 
 CARD = "dataset.yaml"
+OPTIONS = (
+    "coarsenet guides=null, guide_radius=5, guide_kernel=null, consistent=false, blocks=8, features=64, context=8, "
+    "spectrum=true, hidden=null; dsen2 blocks=6, features=128; vdsen2 blocks=32, features=256; "
+    "srresnet blocks=16, features=64, ratio=null; "
+    "crossnet ratio=null, blocks=8, features=64, context=8, spectrum=true, hidden=null."
+)
+"""Options and defaults of the networks, as `core/jobs.py` has them."""
+
+
+def options_of(text: str) -> dict[str, Any]:
+    """Options of a network by name, from ``blocks=4; features=32``. Raises `ValueError` with the wrong part."""
+    options = {}
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        name, _, value = part.partition("=")
+        try:
+            options[name.strip()] = json.loads(value)
+        except ValueError:
+            raise ValueError(part) from None
+    return options
 
 
 class TrainModel(S2SRAlgorithm):
@@ -40,11 +62,13 @@ class TrainModel(S2SRAlgorithm):
     PRECISION, SEED, RESUME, SAVED_MODEL, RUN, MODEL = (
         "MIXED_PRECISION", "SEED", "RESUME", "SAVED_MODEL", "RUN", "MODEL",
     )  # fmt: skip
+    NETWORK_OPTIONS = "NETWORK_OPTIONS"
     RMSE, RMSE_BICUBIC = "RMSE", "RMSE_BICUBIC"
 
     def initAlgorithm(self, configuration=None) -> None:
         self.add_folder(self.DATASET, "Dataset", "Folder made by one of the dataset algorithms (it has dataset.yaml).")
-        self.add_enum(self.NETWORK, "Network", ["coarsenet", "dsen2", "vdsen2", "crossnet", "srresnet"], "coarsenet",
+        self.add_enum(self.NETWORK, "Network", ["auto", "coarsenet", "dsen2", "vdsen2", "crossnet", "srresnet"], "auto",
+                      "auto: coarsenet for sharpening, crossnet for a cross-sensor dataset. "
                       "For sharpening, coarsenet: works on the coarse grid, fast; dsen2 and vdsen2: the published "
                       "networks of Lanaras et al. (2018), several times slower. For a cross-sensor dataset, crossnet: "
                       "works on the coarse grid; srresnet: the network of OTBTF's tutorial.")  # fmt: skip
@@ -70,6 +94,9 @@ class TrainModel(S2SRAlgorithm):
                         "Sigma of the random gain common to all bands; 0: none.", advanced=True)  # fmt: skip
         self.add_number(self.BAND_GAIN, "Brightness jitter by band", 0.15, 0.0, 2.0,
                         "Sigma of the random gain of each band; 0: none.", advanced=True)  # fmt: skip
+        self.add(QgsProcessingParameterString(self.NETWORK_OPTIONS, tr("Network options"), optional=True),
+                 "With semicolons: blocks=4; features=32. Empty: the network's defaults. They are: " + OPTIONS,
+                 advanced=True)  # fmt: skip
         self.add_enum(self.PRECISION, "Mixed precision", ["auto", "off", "float16", "bfloat16"], "auto",
                       "auto: where the graphics card is faster with it.", advanced=True)  # fmt: skip
         self.add(QgsProcessingParameterMultipleLayers(self.MORE_DATASETS, tr("More datasets"),
@@ -95,6 +122,10 @@ class TrainModel(S2SRAlgorithm):
         for folder in self.datasets(parameters, context):
             if not (Path(folder) / CARD).is_file():
                 return False, tr("{} is no dataset: it has no {}.").format(folder, CARD)
+        try:
+            options_of(self.text(parameters, self.NETWORK_OPTIONS, context) or "")
+        except ValueError as error:
+            return False, tr("Network options: '{}' is not a name, = and a value (blocks=4).").format(error)
         for name in (self.RUN, self.MODEL):
             output = self.parameterAsString(parameters, name, context)
             if output and output != "TEMPORARY_OUTPUT" and output_problem(output):
@@ -115,6 +146,7 @@ class TrainModel(S2SRAlgorithm):
             "dihedral": self.parameterAsBool(parameters, self.DIHEDRAL, context),
             "resume": self.parameterAsBool(parameters, self.RESUME, context),
             **filled(initial_weights=self.text(parameters, self.WEIGHTS, context)),
+            **filled(network_options=options_of(self.text(parameters, self.NETWORK_OPTIONS, context) or "") or None),
         }
         words = (self.NETWORK, self.LOSS, self.OPTIMIZER, self.SCHEDULE, self.PRECISION)
         numbers = (self.EPOCHS, self.MAX_MINUTES, self.BATCH_SIZE, self.LEARNING_RATE, self.EARLY_STOPPING, self.GAIN,

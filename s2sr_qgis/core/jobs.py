@@ -26,6 +26,17 @@ MeasureName = Literal[
     "rmse", "psnr", "ssim", "fsim", "issm", "sre", "sam", "uiq", "ergas", "q2n", "spectral_correlation", "spatial_shift"
 ]
 
+NETWORK_OPTIONS = (
+    "Option of the network. Defaults: "
+    "coarsenet guides=null, guide_radius=5, guide_kernel=null, consistent=false, blocks=8, features=64, context=8, "
+    "spectrum=true, hidden=null; "
+    "dsen2 blocks=6, features=128; "
+    "vdsen2 blocks=32, features=256; "
+    "srresnet blocks=16, features=64, ratio=null; "
+    "crossnet ratio=null, blocks=8, features=64, context=8, spectrum=true, hidden=null."
+)
+"""Help of the networks' options; a test compares it with the networks, whose import takes seconds."""
+
 TRAINING_PACKAGES = ("tensorflow", "keras", "tf2onnx", "onnx", "h5py", "tensorboard")
 """What the extra `train` installs; without it datasets, inference and evaluation still work."""
 
@@ -170,8 +181,12 @@ class TrainJob(_Job):
     job: Literal["train"] = "train"
     datasets: list[Path] = Field(min_length=1, description="Dataset folders of one task, mixed by patch.")
     output: Path = Field(description="Folder of the run: configuration, logs, checkpoints, test figures.")
-    network: str = Field("coarsenet", description="coarsenet, dsen2, vdsen2; cross-sensor: crossnet, srresnet.")
-    network_options: dict[str, Any] = Field(default_factory=dict, description="Width, depth, ratio … of the network.")
+    network: str = Field(
+        "auto",
+        description="auto: coarsenet for sharpening, crossnet for cross-sensor. Sharpening: coarsenet, dsen2, vdsen2; "
+        "cross-sensor: crossnet, srresnet.",
+    )
+    network_options: dict[str, Any] = Field(default_factory=dict, description=NETWORK_OPTIONS)
     initial_weights: Path | None = Field(
         None, description="Weights file (.weights.h5) or run to start from; a run may have more and wider blocks."
     )

@@ -444,3 +444,9 @@ def test_the_live_view_has_one_row_an_epoch() -> None:
     rows = [line.split() for line in console.export_text().splitlines() if line.strip()]
     assert rows[-ROWS - 1] == ["epoch", "loss", "valid", "RMSE"]
     assert rows[-ROWS:] == [[str(e), "1", f"{abs(e - 9) + 0.25:.4g}"] for e in range(5, 15)]
+
+
+def test_a_network_option_that_cannot_be_read_is_a_sentence(recorder: Recorder) -> None:
+    result = s2sr("train", "data", "-o", "run", "--network-option", "guides=[1")
+    assert (result.exit_code, recorder.jobs) == (2, [])
+    assert "The value of 'guides=[1' cannot be read; write a number, true, false or a list" in result.stderr

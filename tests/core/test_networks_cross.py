@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from s2sr_qgis.core.raster.resample import upsample
 pytestmark = pytest.mark.train
 pytest.importorskip("tensorflow")
 
-from s2sr_qgis.core.networks import build_network, element_spec  # noqa: E402
+from s2sr_qgis.core.networks import NETWORKS, build_network, element_spec, options_text  # noqa: E402
 from s2sr_qgis.core.training.export import measure_radius  # noqa: E402
+from s2sr_qgis.core.training.run_card import read_run_card  # noqa: E402
 
 SMALL = {"blocks": 1, "features": 8}
 BOTH = pytest.mark.parametrize("name", ["srresnet", "crossnet"])
@@ -270,5 +272,16 @@ def test_datasets_of_two_ratios_are_refused(dataset, tmp_path) -> None:
     with pytest.raises(DatasetError, match=r"is 4 and that of .*d2 2; train on datasets of one ratio\."):
         jobs.run(jobs.TrainJob(datasets=[dataset, other], output=tmp_path / "r", network="crossnet"))
     with pytest.raises(InputError, match="networks for it are srresnet, crossnet"):
-        jobs.run(jobs.TrainJob(datasets=[dataset], output=tmp_path / "r"))
+        jobs.run(jobs.TrainJob(datasets=[dataset], output=tmp_path / "r", network="coarsenet"))
     assert not (tmp_path / "r").exists()
+
+
+def test_the_default_network_follows_the_task(dataset, tmp_path) -> None:
+    options = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "images": 0, "network_options": {"blocks": 1}}
+    jobs.run(jobs.TrainJob(datasets=[dataset], output=tmp_path / "r", **options))
+    assert read_run_card(tmp_path / "r").network == "crossnet"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_help_lists_the_options_of_every_network(name) -> None:
+    assert re.search(rf"\b{name} {re.escape(options_text(name))}[;.]", jobs.NETWORK_OPTIONS)

@@ -301,7 +301,9 @@ def test_training_trains_and_exports(provider, worker, feedback, dataset, tmp_pa
     run_folder, model_folder = str(tmp_path / "run"), str(tmp_path / "out_model")
     results = run("trainmodel", {
         "DATASET": dataset, "MORE_DATASETS": [dataset + "/dataset.yaml"], "NETWORK": "dsen2", "EPOCHS": 3,
-        "MAX_MINUTES": 2.5, "SEED": 5, "RUN": run_folder, "MODEL": model_folder, "SAVED_MODEL": False,
+        "MAX_MINUTES": 2.5, "SEED": 5,
+        "NETWORK_OPTIONS": "blocks=4; guides=[[0]]; spectrum=false",
+        "RUN": run_folder, "MODEL": model_folder, "SAVED_MODEL": False,
     }, feedback)  # fmt: skip
     assert results == {"RUN": run_folder, "MODEL": model_folder, "RMSE": 30.5, "RMSE_BICUBIC": 100}
     train, export = worker.jobs()
@@ -310,6 +312,7 @@ def test_training_trains_and_exports(provider, worker, feedback, dataset, tmp_pa
         "max_minutes": 2.5, "seed": 5, "batch_size": 16, "learning_rate": 0.001, "loss": "l1", "optimizer": "adamw",
         "schedule": "cosine", "early_stopping": 20, "dihedral": True, "gain": 0.25, "band_gain": 0.15,
         "mixed_precision": "auto", "resume": False,
+        "network_options": {"blocks": 4, "guides": [[0]], "spectrum": False},
     }  # fmt: skip
     assert set(train) <= job_fields("TrainJob")
     assert export == {"job": "export", "run": run_folder, "output": model_folder, "saved_model": False}
@@ -333,9 +336,16 @@ def test_training_defaults_are_the_jobs(provider) -> None:
         assert parameter.defaultValue() == defaults[parameter.name().lower()], parameter.name()
 
 
+def test_network_options_are_listed_as_the_job_lists_them(provider) -> None:
+    text = "".join((ROOT / "s2sr_qgis" / "core" / "jobs.py").read_text().split('"\n    "'))
+    shown = algorithm("trainmodel").parameterDefinition("NETWORK_OPTIONS").help()
+    assert shown.partition("They are: ")[2] in text
+
+
 def test_training_refuses(provider, context, dataset, tmp_path) -> None:
     good = {"DATASET": dataset, "RUN": str(tmp_path / "r"), "MODEL": str(tmp_path / "m")}
     assert algorithm("trainmodel").checkParameterValues(good, context) == (True, "")
+    assert "'blocks=[1' is not a name" in refusal("trainmodel", {**good, "NETWORK_OPTIONS": "blocks=[1"}, context)
     assert "is no dataset" in refusal("trainmodel", {**good, "DATASET": str(tmp_path)}, context)
     assert "does not exist" in refusal("trainmodel", {**good, "MODEL": "/no/folder/m"}, context)
 

@@ -12,6 +12,7 @@ import yaml
 
 from ..dataset.card import CROSS_SENSOR, TARGET, Dataset, Split, read_dataset
 from ..errors import DatasetError, InputError, MissingPackageError, OutputError, TrainingError
+from ..networks import default_network
 from ..networks.base import OUTPUT
 from ..networks.quantized import calibrate, quantized, take_back
 from ..outputs import atomic, reserve, write_text
@@ -62,6 +63,8 @@ def train(job: TrainJob, progress: Progress) -> dict[str, Any]:
     for dataset in datasets:
         dataset.check_values(progress.check)  # now, and not in an epoch's end
     task = _same_task(datasets)
+    if job.network == "auto":
+        job = job.model_copy(update={"network": default_network(task)})
     _check_output(job)
     keras.utils.set_random_seed(job.seed)
     precision = _precision(job.mixed_precision)
