@@ -1,7 +1,7 @@
 # s2sr. `make demo` and `make test` do all the set-up themselves; a second call costs seconds.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup system demo test test-all test-otb test-similarity lint check-core check-qgis check-similarity \
+.PHONY: help setup system demo test test-all test-faults test-otb test-similarity lint check-core check-qgis check-similarity \
   bench bench-similarity models package check-package install clean
 
 PYTHON ?= python3
@@ -10,6 +10,8 @@ OTB_PYTHON ?= /usr/bin/python3
 PROFILE ?= $(HOME)/.local/share/QGIS/QGIS3/profiles/default
 DATA ?= ../shared/data
 MARKERS ?= not slow
+FAULTS ?= 300
+SEED ?=
 BIN := .venv/bin
 SIMILARITY_PIP = .venv-similarity/bin/python -m pip install -q --disable-pip-version-check
 PEER_PIP = .venv-peer/bin/python -m pip install -q --disable-pip-version-check
@@ -111,6 +113,10 @@ test-otb:  ## all tests that need real Orfeo ToolBox, installed and built once (
 	@OTB_PYTHON="$(OTB_PYTHON)" sh tools/setup_otb.sh
 	@$(MAKE) -s .venv-otb/.done
 	@. "$${XDG_CACHE_HOME:-$$HOME/.cache}/s2sr/otb/env.sh" && .venv-otb/bin/python -m pytest -q -m otb tests/otb tests/core
+
+test-faults: .venv/.train  ## random faults: signals, full disks, limits, lying servers; FAULTS=300 SEED=random
+	@seed="$(SEED)"; seed="$${seed:-$$(date +%s)}"; echo "s2sr: $(FAULTS) faults, SEED=$$seed"; \
+	  FAULTS="$(FAULTS)" SEED="$$seed" $(BIN)/python -m pytest -q -p no:pytest_qgis --tb=short tests/faults
 
 bench: .venv/.train  ## our models beside DSen2 and bicubic, and the picture; DATA=folder of the test scenes
 	@$(MAKE) -s .venv-peer/.done
