@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -166,14 +167,20 @@ def test_without_an_environment_the_ways_to_one_are_named(qgis_process, inputs, 
 
 
 def test_training_without_tensorflow_says_what_to_do(qgis_process, inputs, tmp_path, monkeypatch) -> None:
-    """The worker's Python, with a TensorFlow that cannot be imported before the real one."""
+    """An environment of its own, with a TensorFlow that cannot be imported before the real one."""
     for name in ("tensorflow", "keras"):
         (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('No module named {name}', name='{name}')")
-    python = tmp_path / "python"
     real = qgis_process.environment["S2SR_PYTHON"]
-    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}" exec "{real}" "$@"\n')
-    python.chmod(0o755)
-    monkeypatch.setitem(qgis_process.environment, "S2SR_PYTHON", str(python))
+    subprocess.run([real, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    packages = subprocess.run(
+        [real, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (site / "first.pth").write_text(f"{tmp_path}\nimport site; site.addsitedir({packages!r})\n")
+    monkeypatch.setitem(qgis_process.environment, "S2SR_PYTHON", str(tmp_path / "venv" / "bin" / "python"))
     (tmp_path / "out").mkdir()
     outputs = {"RUN": str(tmp_path / "out" / "run"), "MODEL": str(tmp_path / "out" / "model")}
     status, _, err = qgis_process.run("s2sr:trainmodel", {"DATASET": str(inputs / "dataset"), "EPOCHS": 1, **outputs})
@@ -192,7 +199,7 @@ def test_cancel_leaves_no_file_and_no_process(qgis_process, inputs, tmp_path, nu
     )  # fmt: skip
     try:
         waited = time.monotonic() + 60
-        while not list(tmp_path.glob(".out-*")):
+        while not list(tmp_path.glob(".out.tif-*")):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < waited
             time.sleep(0.02)
