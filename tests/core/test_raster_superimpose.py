@@ -1,10 +1,14 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from array_image import ArrayImage, noise, utm
 from golden_windows import GOLDEN, INTERPOLATIONS, arguments, runs, windows
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.rpc import RPC
 from rasterio.warp import transform
 
 from s2sr_qgis.core.errors import InputError
@@ -181,3 +185,19 @@ def test_bad_input_is_told():
         superimpose(ArrayImage(noise(1, 5, 5), nowhere), moving.grid)
     image = superimpose(ArrayImage(noise(1, 5, 5), nowhere), nowhere, compat="otbtf")
     assert np.isfinite(image.read()).all()
+
+
+@pytest.mark.parametrize("model", ["RPCs", "ground control points"])
+def test_an_image_in_sensor_geometry_is_refused_with_that_reason(tmp_path: Path, model: str) -> None:
+    path = tmp_path / "sensor.tif"
+    profile = {"driver": "GTiff", "width": 20, "height": 20, "count": 1, "dtype": "uint16"}
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(np.ones((1, 20, 20), np.uint16))
+        if model == "RPCs":
+            ones = [1.0, *[0.0] * 19]
+            file.rpcs = RPC(500, 100, 43, 0.1, ones, ones, 10, 10, 1, 0.1, ones, ones, 10, 10, 0.1, 0.1)
+        else:
+            corners = [(0, 0, 1.0, 44.0), (0, 20, 1.1, 44.0), (20, 0, 1.0, 43.9), (20, 20, 1.1, 43.9)]
+            file.gcps = ([GroundControlPoint(r, c, x, y) for r, c, x, y in corners], CRS.from_epsg(4326))
+    with pytest.raises(InputError, match=rf"is in sensor geometry \({model}, no CRS\).*orthorectify it first"):
+        FileImage(path)

@@ -131,6 +131,14 @@ class FileImage:
             self.close()
             raise InputError(f"{path} has no bands of its own (it is a container); name one of the rasters in it.")
         t = file.transform
+        if not anywhere and file.crs is None and (file.rpcs or file.gcps[0]):
+            model = "RPCs" if file.rpcs else "ground control points"
+            self.close()
+            raise InputError(
+                f"{path} is in sensor geometry ({model}, no CRS): its pixels are not on a map yet; orthorectify it "
+                "first, with gdalwarp and a DEM (-rpc for RPCs, -tps for ground control points) or OTB's "
+                "OrthoRectification."
+            )
         if anywhere and t.is_identity:
             t = Affine.scale(1.0, -1.0)
         if t.b or t.d or t.a <= 0 or t.e >= 0:
