@@ -496,6 +496,10 @@ def _run(job: Job, progress: Progress) -> dict[str, Any]:
 
 
 def _run_training(job: TrainJob | ExportJob | ImportModelJob | AdaptJob, progress: Progress) -> dict[str, Any]:
+    from .networks.base import CONTRACT_PROBLEM
+
+    if CONTRACT_PROBLEM:
+        progress.log(CONTRACT_PROBLEM, "warning")
     if isinstance(job, TrainJob):
         from .training.train import train
 

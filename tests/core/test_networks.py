@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -259,3 +260,18 @@ def test_networks_derive_from_otbtf_where_it_is_installed(tmp_path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     crops = "sharpened sharpened_crop128 sharpened_crop16 sharpened_crop32 sharpened_crop64 sharpened_crop96"
     assert done.stdout.splitlines() == [f"coarsenet {crops}", f"dsen2 {crops}"]
+
+
+def test_an_otbtf_that_cannot_be_imported_is_a_warning_with_the_reason(tmp_path) -> None:
+    (tmp_path / "otbtf").mkdir()
+    (tmp_path / "otbtf" / "__init__.py").write_text("import a_package_that_is_missing\n")
+    code = "from s2sr_qgis.core.networks.base import CONTRACT_PROBLEM; print(CONTRACT_PROBLEM)"
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "otbtf cannot be imported (ModuleNotFoundError: No module named 'a_package_that_is_missing')" in done.stdout

@@ -8,6 +8,7 @@ Source: https://github.com/remicres/otbtf, `otbtf/model.py` (Apache-2.0), whose 
 from __future__ import annotations
 
 import abc
+import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,10 +82,18 @@ class OwnModelBase(abc.ABC):
         return inputs
 
 
+CONTRACT_PROBLEM = ""
+"""Why an installed otbtf is not used, for a warning."""
+
 try:
     from otbtf import ModelBase as _Contract
-except ImportError:
+except Exception as error:  # whatever an incomplete installation raises
     _Contract = OwnModelBase
+    if importlib.util.find_spec("otbtf") is not None:
+        CONTRACT_PROBLEM = (
+            f"The installed otbtf cannot be imported ({type(error).__name__}: {error}), so s2sr's own class of its "
+            "contract is used; install the package that is missing."
+        )
 
 
 class ModelBase(_Contract):  # type: ignore[misc,valid-type]
