@@ -60,6 +60,9 @@ def test_patches_of_both_images_show_the_same_ground(files, tmp_path):
             assert np.abs(low - truth).mean() < 25  # bicubic interpolation of a 10 m image
             assert np.abs(high - truth).mean() < 60  # pansharpening
             assert np.corrcoef(high.ravel(), truth.ravel())[0, 1] > 0.97
+    assert CreateCrossSensorDatasetJob(**card.job).model_dump(mode="json") == card.job
+    assert (card.job["xs"], card.job["harmonize"], card.pair["scene"]) == (files["xs"], False, files["scene"])
+    assert np.hypot(*card.pair["shift_metres"]) / 10 == pytest.approx(result["shift"])
     folder = tmp_path / "dataset"
     assert {"dataset.yaml", "pair_report.html", "preview_train.png"} <= {path.name for path in folder.iterdir()}
     assert abs(result["shift"]) < 0.15
@@ -107,15 +110,18 @@ def test_a_shift_is_found_refused_and_corrected(files, tmp_path):
     wrong = {**files, "scene": scene}
     with pytest.raises(DatasetError, match=r"shifted by 2\.\d+ Sentinel-2 pixels"):
         make(tmp_path, **wrong)
+    with pytest.raises(DatasetError, match=r"with --coregister or raise --max-shift\. To make .* use --force"):
+        make(tmp_path, **wrong)
     assert not (tmp_path / "dataset").exists()
     assert (tmp_path / "dataset_pair_report.html").is_file()
     _, result, lines = make(tmp_path, **wrong, force=True)
     assert result["shift"] == pytest.approx(np.hypot(2.2, 0.9), abs=0.2)
-    assert any("shifted by" in line for line in result["refused"])
+    assert any("shifted by" in line for line in result["overridden"])
+    assert "refused" not in result
     assert any("shifted by" in line for line in lines)
     _, mended, _ = make(tmp_path, **{**wrong, "output": tmp_path / "mended"}, coregister=True)
     assert mended["shift"] < 0.15
-    assert not mended["refused"]
+    assert not mended["overridden"]
 
 
 def test_harmonised_targets_have_the_scenes_radiometry(files, tmp_path):

@@ -276,6 +276,25 @@ def test_datasets_of_two_ratios_are_refused(dataset, tmp_path) -> None:
     assert not (tmp_path / "r").exists()
 
 
+def test_datasets_made_with_other_options_are_refused(dataset, tmp_path) -> None:
+    made = []
+    for name, changes in (
+        ("plain", {}),
+        ("moved", {"xs": "/elsewhere/xs.tif", "seed": 5, "strategy": "all", "coregister": True}),
+        ("harmonized", {"harmonize": True, "interpolation": "linear"}),
+    ):
+        folder = cross_dataset(tmp_path / name, counts={"train": 2, "valid": 1, "test": 1})
+        job = jobs.CreateCrossSensorDatasetJob(**{"xs": "xs.tif", "output": folder, **changes})
+        card = yaml.safe_load((folder / "dataset.yaml").read_text())
+        (folder / "dataset.yaml").write_text(yaml.safe_dump({**card, "job": job.model_dump(mode="json")}))
+        made.append(folder)
+    plain, moved, changed = made
+    options = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "images": 0, "network_options": SMALL}
+    with pytest.raises(DatasetError, match=r"\(interpolation: bicubic and linear; harmonize: False and True\); make"):
+        jobs.run(jobs.TrainJob(datasets=[plain, changed], output=tmp_path / "r", **options))
+    jobs.run(jobs.TrainJob(datasets=[plain, moved, dataset], output=tmp_path / "r", **options))  # the last: an old card
+
+
 def test_the_default_network_follows_the_task(dataset, tmp_path) -> None:
     options = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "images": 0, "network_options": {"blocks": 1}}
     jobs.run(jobs.TrainJob(datasets=[dataset], output=tmp_path / "r", **options))

@@ -264,6 +264,9 @@ def test_datasets_of_one_patch_size_are_mixed_others_refused(dataset20, tmp_path
     with pytest.raises(DatasetError, match=r"patches of 16 pixels and .*larger of 24; train on datasets of one patch"):
         jobs.run(jobs.TrainJob(datasets=[dataset20, larger], output=tmp_path / "s", **job))
     assert not (tmp_path / "s").exists()
+    blurred = make_dataset(tmp_path / "blurred", "20m", sigma=1.5)
+    with pytest.raises(DatasetError, match=r"made in different ways \(sigma: .*0\.5.* and .*1\.5"):
+        jobs.run(jobs.TrainJob(datasets=[dataset20, blurred], output=tmp_path / "s", **job))
 
 
 def test_without_validation_and_test_split(tmp_path, dataset20) -> None:
@@ -376,3 +379,15 @@ def test_a_disk_that_gets_full_spoils_no_run(dataset20, tmp_path) -> None:
             train(dataset20, run, images=0, resume=(run / "config.yaml").exists())
             assert json.loads((run / "state.json").read_text())["epoch"] == 3
             shutil.rmtree(run)
+
+
+def test_units_early_stopping_and_the_epoch_in_use_are_logged(dataset20, tmp_path) -> None:
+    progress = Recorder()
+    train(dataset20, tmp_path / "r", progress, learning_rate=1e-12, ema=0, epochs=9, early_stopping=1, images=0)
+    state = json.loads((tmp_path / "r" / "state.json").read_text())
+    text = "\n".join(line for _, line in progress.lines)
+    assert "loss: mean absolute error (DN), divided by" in text
+    assert "valid RMSE: root mean squared error in DN" in text
+    assert f"Epoch {state['best_epoch'] + 1} is kept (valid RMSE {state['best_rmse']:.1f} DN)." in text
+    if state["epoch"] < 9:
+        assert f"Stopped early after epoch {state['epoch']}: no better validation RMSE for 1 epochs." in text

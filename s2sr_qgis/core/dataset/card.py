@@ -79,7 +79,8 @@ class DatasetCard(_Part):
     ``scales``: 2 means that pairs of the scene reduced by 2 are there too, and so on. ``clouds``: how often each scene
     is there once more, under simulated clouds. ``teacher``: model whose result at full resolution is a target too,
     ``teacher_variants``: how often on recoloured copies of each scene. ``mixtures``: how many pairs
-    of two mixed places were asked for.
+    of two mixed places were asked for. ``job``: the whole job that made the dataset, empty in cards of earlier
+    versions. ``pair``: what was measured of a pair, shifts in pixels of the low-resolution image and in metres.
     """
 
     task: Literal["20m", "60m", "cross-sensor"]
@@ -104,6 +105,8 @@ class DatasetCard(_Part):
     seed: int
     sources: list[SourceCard]
     s2sr: str = Field("", description="Version that wrote the dataset.")
+    job: dict[str, Any] = Field(default_factory=dict)
+    pair: dict[str, Any] = Field(default_factory=dict)
 
     def tensor(self, name: str) -> PatchCard:
         """The tensor of this name: an input's, or ``target``."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,7 +39,7 @@ from .card import (
     write_card,
 )
 from .extraction import OtbtfSource, extract_patches, otbtf_patches
-from .pair import PairLimits, check_pair, harmonized, refuse
+from .pair import PairCheck, PairLimits, check_pair, harmonized, refuse
 from .pair_report import write_pair_report
 from .patches import PatchWriter, write_preview
 from .reference import SENTINEL_2, Reference, cropped, open_reference
@@ -62,7 +62,7 @@ def create_cross_sensor_dataset(job: CreateCrossSensorDatasetJob, progress: Prog
     ``pair_report.html``. Inputs are DN without offset on the XS grid, targets what the finer sensor's file holds.
 
     Returns ``output``, ``scene``, ``ratio``, ``n_train``, ``n_valid``, ``n_test``, and of the pair ``shift``
-    (Sentinel-2 pixels), ``overlap`` and ``refused`` (reasons that were overridden).
+    (Sentinel-2 pixels), ``overlap`` and ``overridden`` (reasons against the pair, made all the same by --force).
     Raises `InputError`, `DatasetError` (the pair is beyond its limits), `OutputError`, `Cancelled`.
     """
     check_shares((job.train, job.valid, job.test))
@@ -160,7 +160,9 @@ def _fill(
     limits = PairLimits.of(job)
     write_pair_report(check, limits, low, reference.image, folder / REPORT, progress)
     try:
-        refused = refuse(check, limits, force=job.force, progress=progress)
+        overridden = refuse(check, limits, force=job.force, progress=progress)
+        if overridden:
+            progress.log("The pair is beyond its limits, and the dataset is made all the same (--force).", "warning")
     except DatasetError as error:
         kept = job.output.expanduser().absolute().with_name(f"{job.output.name}_{REPORT}")
         shutil.move(folder / REPORT, kept)
@@ -224,8 +226,22 @@ def _fill(
         seed=job.seed,
         sources=[source],
         s2sr=software_version(),
+        job=job.model_dump(mode="json"),
+        pair=_measured(check, reference.coarse.spacing, scene.source),
     )
-    return card, {"shift": check.shift, "overlap": check.overlap, "refused": refused}
+    return card, {"shift": check.shift, "overlap": check.overlap, "overridden": overridden}
+
+
+def _measured(check: PairCheck, spacing: float, source: str) -> dict[str, Any]:
+    """The scene in use, the shift that is left and the shift that was corrected, for the card."""
+    left = None if check.dx is None or check.dy is None else [check.dx, check.dy]
+    return {
+        "scene": source,
+        "shift_pixels": left,
+        "shift_metres": left and [value * spacing for value in left],
+        "corrected_pixels": check.corrected and list(check.corrected),
+        "bands": [asdict(band) for band in check.bands],
+    }
 
 
 def _low(

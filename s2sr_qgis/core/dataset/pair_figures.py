@@ -141,7 +141,7 @@ def reasons(check: PairCheck, limits: PairLimits) -> list[str]:
     if check.days is not None and check.days > limits.max_days:
         found.append(
             f"The two images lie {check.days:.0f} days apart, more than {limits.max_days:g}; choose a scene nearer in "
-            "time or raise max_days."
+            "time or raise --max-days."
         )
     if check.valid == 0:
         return [*found, "Clouds cover all that the two images share; choose a clearer scene."]
@@ -157,7 +157,7 @@ def _shift_reasons(check: PairCheck, limits: PairLimits) -> list[str]:
     if check.shift > limits.max_shift:
         return [
             f"The images are shifted by {check.shift:.2f} Sentinel-2 pixels, more than {limits.max_shift:g}; correct "
-            "that with coregister or raise max_shift."
+            "that with --coregister or raise --max-shift."
         ]
     return []
 
@@ -180,7 +180,7 @@ def refuse(check: PairCheck, limits: PairLimits, *, force: bool = False, progres
     """Raise `DatasetError` with the reasons where a pair is beyond the limits; forced, log them and return them."""
     found = reasons(check, limits)
     if found and not force:
-        raise DatasetError(f"{' '.join(found)} To make the dataset all the same, use force.")
+        raise DatasetError(f"{' '.join(found)} To make the dataset all the same, use --force (QGIS: Force).")
     for sentence in found:
         (progress or Progress()).log(sentence, "warning")
     return found

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import yaml
 
-from ..dataset.card import CROSS_SENSOR, TARGET, Dataset, Split, read_dataset
+from ..dataset.card import CROSS_SENSOR, TARGET, Dataset, DatasetCard, Split, read_dataset
 from ..errors import DatasetError, InputError, MissingPackageError, OutputError, TrainingError
 from ..networks import default_network
 from ..networks.base import OUTPUT
@@ -34,6 +34,9 @@ MODEL = "model.keras"
 
 FIRST = 8
 """Batches that 8-bit ranges start from, and that the channels of a wider network are judged by."""
+
+MATTERS = ("bands", "interpolation", "pansharpening", "compat", "harmonize")
+"""Options of the jobs that make datasets: where they differ, a network learns two mappings at once."""
 
 RECORDED = {
     "factor",
@@ -149,6 +152,11 @@ def _fit(
         f"{job.network}: {model.count_params():,} parameters, {keras.backend.backend()} backend, {precision}; "
         f"{sum(len(arrays[TARGET]) for arrays in batches.sets)} patches, {len(batches)} batches an epoch."
     )
+    error = "absolute error (DN)" if job.loss == "l1" else "squared error (DN squared)"
+    divided = ", divided by each patch's mean absolute detail (DN; --balance)" if job.balance else ""
+    progress.log(
+        f"loss: mean {error}{divided}; valid RMSE: root mean squared error in DN (1 DN: reflectance {card.scaling:g})."
+    )
     # The options of a resume replace the run's own only once they have led somewhere.
     resumed = job.resume and (job.output / CONFIG).exists()
     if not resumed:
@@ -157,6 +165,16 @@ def _fit(
     state = fit(model, batches, valid, job, progress, [board])
     if resumed:
         _write_config(job)
+    if (
+        job.early_stopping
+        and state["epoch"] < job.epochs
+        and state["epoch"] - 1 - state["best_epoch"] >= job.early_stopping
+    ):
+        progress.log(
+            f"Stopped early after epoch {state['epoch']}: no better validation RMSE for {job.early_stopping} epochs."
+        )
+    if valid is not None:
+        progress.log(f"Epoch {state['best_epoch'] + 1} is kept (valid RMSE {state['best_rmse']:.1f} DN).")
     del model, network
     gc.collect()
     return card, state
@@ -238,9 +256,29 @@ def _same_task(datasets: list[Dataset]) -> str:
                 f"{first.folder} has patches of {first.card.patch_size} pixels and {other.folder} of "
                 f"{other.card.patch_size}; train on datasets of one patch size."
             )
+        differences = _differences(first.card, other.card)
+        if differences:
+            raise DatasetError(
+                f"{first.folder} and {other.folder} were made in different ways ({'; '.join(differences)}); make them "
+                "with the same options, or train on one of them."
+            )
     if not any(dataset.count("train") for dataset in datasets):
         raise DatasetError(f"{first.folder} has no training patches; make the dataset with a larger training share.")
     return first.card.task
+
+
+def _differences(first: DatasetCard, other: DatasetCard) -> list[str]:
+    """What differs in how pixels were made; options that an earlier version did not record are not compared."""
+    names = ["factor", "scaling", "sensor_mtf"]
+    if not first.sensor_mtf:  # else the blur follows the satellite
+        names.append("sigma")
+    pairs = {name: (getattr(first, name), getattr(other, name)) for name in names}
+    if first.job and other.job:
+        options = [name for name in MATTERS if name in first.job or name in other.job]
+        if not (first.job.get("pan") and other.job.get("pan")):  # nothing was pansharpened
+            options = [name for name in options if name != "pansharpening"]
+        pairs |= {name: (first.job.get(name), other.job.get(name)) for name in options}
+    return [f"{name}: {one} and {two}" for name, (one, two) in pairs.items() if one != two]
 
 
 def _arrays(datasets: list[Dataset], split: Split) -> list[Arrays]:
