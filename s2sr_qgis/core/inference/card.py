@@ -31,8 +31,10 @@ class TensorCard(_Part):
     """One tensor of the network, NHWC, its channels named by band."""
 
     name: str
-    bands: list[str]
-    resolution: float = Field(description="Pixel size in metres in a scene of full resolution.")
+    bands: list[str] = Field(min_length=1)
+    resolution: float = Field(
+        gt=0, allow_inf_nan=False, description="Pixel size in metres in a scene of full resolution."
+    )
 
     def coarser(self, spacing: float = 10) -> int:
         """How many pixels of this size, in metres, one pixel of this tensor is wide."""
@@ -69,12 +71,12 @@ class ModelCard(_Part):
     task: Literal["20m", "60m", "cross-sensor"]
     network: str
     processing_levels: list[Literal["L1C", "L2A"]]
-    inputs: list[TensorCard]
-    outputs: list[TensorCard]
-    scaling: float = 1e-4
+    inputs: list[TensorCard] = Field(min_length=1)
+    outputs: list[TensorCard] = Field(min_length=1)
+    scaling: float = Field(1e-4, gt=0, allow_inf_nan=False)
     upsampling: str = "bilinear, half-pixel centres"
-    radius: int
-    multiple: int
+    radius: int = Field(ge=0)
+    multiple: int = Field(ge=1)
     orientations: Literal[1, 2] = Field(
         1,
         description="2: the result is the mean with that on the image rotated by 180° (self-ensemble). The SavedModel "
