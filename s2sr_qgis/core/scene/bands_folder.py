@@ -59,11 +59,11 @@ def open_bands_folder(folder: Path, options: SceneOptions) -> Scene:
     try:
         found = {}
         beside = next((path for path in sorted(images.iterdir()) if _MASK_FILE.match(path.name)), None)
-        mask = RasterFile(str(beside), str(beside)) if beside else None
+        mask = RasterFile(str(beside), str(beside), plain=True) if beside else None
         extent = pool.header(mask) if mask else None
         for name, path in chosen.items():
             check_whole(path, str(path))
-            file = RasterFile(str(path), str(path))
+            file = RasterFile(str(path), str(path), plain=True)
             header = pool.header(file)
             if mask and extent:
                 if (extent.width, extent.height) == (header.width, header.height):
@@ -79,7 +79,7 @@ def open_bands_folder(folder: Path, options: SceneOptions) -> Scene:
         scl = next(
             (path for path in sorted([*images.iterdir(), *images.glob("R20m/*")]) if _SCL_FILE.match(path.name)), None
         )
-        return build_scene(facts, found, options, pool, RasterFile(str(scl), str(scl)) if scl else None)
+        return build_scene(facts, found, options, pool, RasterFile(str(scl), str(scl), plain=True) if scl else None)
     except BaseException:
         pool.close()
         raise

@@ -20,6 +20,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
@@ -64,19 +65,22 @@ _EODATA = "/vsis3/eodata/"
 
 _EODATA_SERVER = {"AWS_S3_ENDPOINT": "eodata.dataspace.copernicus.eu", "AWS_VIRTUAL_HOSTING": "FALSE"}
 _REMOTE_DRIVERS = {"GTiff", "COG", "JP2OpenJPEG"}
+_PLAIN_DRIVERS = ["GTiff", "JP2OpenJPEG", "ENVI"]
 
 
 @dataclass(frozen=True)
 class RasterFile:
     """One raster: ``path`` as GDAL takes it, ``label`` as the user knows it.
 
-    ``mask``: a raster on the same grid that is 0 where this one has no value.
+    ``mask``: a raster on the same grid that is 0 where this one has no value. ``plain``: part of a product, so it is
+    read as GeoTIFF, JPEG 2000 or ENVI only, never as a format that points at other files (VRT).
     """
 
     path: str
     label: str
     remote: bool = False
     mask: RasterFile | None = None
+    plain: bool = False
 
     def locate(self) -> str:
         """The path to open now. Readers whose addresses age override this."""
@@ -233,7 +237,8 @@ class FilePool:
         if found and found[0] == path and not found[1].closed:
             return found[1]
         self._drop(file)
-        dataset = rasterio.open(path)
+        # `rasterio.open` takes one driver only.
+        dataset = DatasetReader(path, driver=_PLAIN_DRIVERS) if file.plain else rasterio.open(path)
         if file.remote and dataset.driver not in _REMOTE_DRIVERS:
             # What comes over the network may not be of a format that points at other files.
             dataset.close()
@@ -305,7 +310,8 @@ def _unreadable(file: RasterFile, error: Exception) -> str:
         elif reason.startswith("no answer"):
             advice = f"{_host(file)} may have sent a login or error page; open the address in a browser"
         return f"{file.label} could not be read ({reason}); {advice}."
-    return f"{file.label} cannot be read: it is damaged, truncated or no raster; fetch it again."
+    kind = "no GeoTIFF, JPEG 2000 or ENVI file" if file.plain else "no raster"
+    return f"{file.label} cannot be read: it is damaged, truncated or {kind}; fetch it again."
 
 
 def _reason(error: Exception) -> str:

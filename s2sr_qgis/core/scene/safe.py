@@ -57,7 +57,7 @@ class FolderTree:
         """A band's file, checked to be whole."""
         path = self.root / member
         check_whole(path, str(path))
-        return RasterFile(str(path), str(path))
+        return RasterFile(str(path), str(path), plain=True)
 
 
 class ZipTree:
@@ -123,7 +123,7 @@ class ZipTree:
                 check_stream(stream, self._sizes[full], label)  # type: ignore[arg-type]
         except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
             raise InputError(f"{label} is damaged; fetch the zip again.") from error
-        return RasterFile(f"/vsizip/{{{self.path.resolve().as_posix()}}}/{full}", label)
+        return RasterFile(f"/vsizip/{{{self.path.resolve().as_posix()}}}/{full}", label, plain=True)
 
 
 def _check_inside(member: str, where: str) -> None:
