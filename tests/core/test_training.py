@@ -391,3 +391,55 @@ def test_units_early_stopping_and_the_epoch_in_use_are_logged(dataset20, tmp_pat
     assert f"Epoch {state['best_epoch'] + 1} is kept (valid RMSE {state['best_rmse']:.1f} DN)." in text
     if state["epoch"] < 9:
         assert f"Stopped early after epoch {state['epoch']}: no better validation RMSE for 1 epochs." in text
+
+
+def test_the_running_mean_holds_no_initial_weights() -> None:
+    """The first step's mean is the first step's weights; afterwards each decay is the smaller of n/(9+n) and ema."""
+    import keras
+
+    from s2sr_qgis.core.training.fit import compile_model
+
+    inputs = keras.Input((2,))
+    outputs = {"sharpened": keras.layers.Dense(1, name="sharpened")(inputs)}
+    model = keras.Model(inputs, outputs)
+    job = jobs.TrainJob(datasets=["d"], output="r", ema=0.999, learning_rate=0.1)
+    compile_model(model, job)
+    rng = np.random.default_rng(0)
+    mean = None
+    for step in range(6):
+        model.train_on_batch(rng.normal(size=(4, 2)), {"sharpened": rng.normal(size=(4, 1))})
+        kernel = model.get_weights()[0]
+        decay = step / (9 + step)
+        mean = kernel if mean is None else decay * mean + (1 - decay) * kernel
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    np.testing.assert_allclose(model.get_weights()[0], mean, rtol=1e-4)
+
+
+def test_raw_weights_or_their_mean_are_best_and_never_worse_than_the_start(dataset20, tmp_path) -> None:
+    result = train(dataset20, tmp_path / "r", ema=0.999)
+    state = json.loads((tmp_path / "r" / "state.json").read_text())
+    rows = log(tmp_path / "r")
+    assert all(row["val_rmse"] == min(row["val_rmse_raw"], row["val_rmse_mean"]) for row in rows)
+    assert state["weights"] == yaml.safe_load((tmp_path / "r" / "run.yaml").read_text())["weights"]
+    if state["weights"] != "start":
+        row = rows[state["best_epoch"]]
+        assert row["val_rmse"] == row[f"val_rmse_{state['weights']}"]
+    progress = Recorder()
+    bad = train(dataset20, tmp_path / "bad", progress, ema=0.999, learning_rate=1.0, clip_norm=1e3, warmup_steps=0)
+    state = json.loads((tmp_path / "bad" / "state.json").read_text())
+    assert (state["weights"], state["best_epoch"]) == ("start", -1)
+    assert state["best_rmse"] < min(row["val_rmse"] for row in log(tmp_path / "bad"))
+    for one in (result, bad):
+        worse = one["rmse"] >= one["rmse_bicubic"]
+        card = yaml.safe_load((Path(one["output"]) / "run.yaml").read_text())
+        assert (card["warning"] is not None) == worse
+
+
+def test_a_model_worse_than_bicubic_is_warned_of() -> None:
+    from s2sr_qgis.core.training.score import worse_than_bicubic
+
+    assert worse_than_bicubic({"rmse_mean": 151.1, "bicubic": {"rmse_mean": 132.6}}) == (
+        "The model is worse than bicubic on the test patches (RMSE 151.1 and 132.6 DN): do not use it."
+    )
+    assert worse_than_bicubic({"rmse_mean": 57.7, "bicubic": {"rmse_mean": 132.6}}) is None
+    assert worse_than_bicubic({}) is None

@@ -106,6 +106,8 @@ def evaluate(job: EvaluateJob, progress: Progress) -> dict[str, Any]:
         f"{card.name} on {scene.name}: RMSE {outputs['rmse']:.1f} DN, bicubic {outputs['rmse_bicubic']:.1f} DN, "
         f"ratio {outputs['ratio']:.3f}"
     )
+    if outputs["rmse"] > outputs["rmse_bicubic"]:
+        progress.log(f"The model is worse than bicubic on {scene.name}: do not use it there.", "warning")
     figures: dict[str, Any] = plain(outputs)
     if job.report:
         write_report(_report(job, card, scene, protocol, results), job.report, progress)

@@ -29,7 +29,10 @@ class Choice:
 
 
 def check_level(card: ModelCard, level: str | None, allow_other: bool, progress: Progress) -> None:
-    """Raise `ModelError` when a model is not made for the scene's processing level; a warning where that is allowed."""
+    """Raise `ModelError` when a model is not made for the scene's processing level; a warning where that is allowed.
+
+    Also logs the warning that the model's card holds.
+    """
     made_for = " and ".join(card.processing_levels)
     if level is None:
         progress.log(
@@ -42,6 +45,8 @@ def check_level(card: ModelCard, level: str | None, allow_other: bool, progress:
         if not allow_other:
             raise ModelError(f"{sentence}; choose a model for {level}, or allow another processing level.")
         progress.log(f"{sentence}; the result may be less accurate.", "warning")
+    if "warning" in card.metrics:
+        progress.log(f"{card.name}: {card.metrics['warning']}", "warning")
 
 
 def choose(

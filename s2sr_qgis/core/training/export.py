@@ -20,6 +20,7 @@ from .behaviour import Run, measure_radius
 from .fit import BEST, LAST
 from .parity import PARITY, check_parity, check_saved_model, random_patches
 from .run_card import RunCard, read_run_card
+from .score import score, worse_than_bicubic
 from .stored import pack_kernels, round_kernels
 from .train import load_network
 from .variants import Variants, run_datasets
@@ -43,6 +44,8 @@ def export(job: ExportJob, progress: Progress) -> dict[str, Any]:
     network, copy = load_network(job.run, run, BEST if job.checkpoint == "best" else LAST, rounded=True)
     title = job.title or f"{_what(run)}, {run.network}"
     card = describe(network, run, name=job.name or job.output.name, title=title)
+    if job.checkpoint == "last":
+        card.metrics = metrics_of(_of_last(run, job.run, network, progress))
     card.orientations = job.orientations
     card.mflop_per_pixel = round(card.mflop_per_pixel * job.orientations, 3)
 
@@ -57,6 +60,8 @@ def export(job: ExportJob, progress: Progress) -> dict[str, Any]:
         network, card, job.output, saved_model=job.saved_model, patches=patches, progress=progress, more=more
     )
     progress.artifact("model", str(job.output))
+    if "warning" in card.metrics:
+        progress.log(card.metrics["warning"], "warning")
     figures = {file.precision: file.metrics for file in card.files if file.metrics}
     return {"output": str(job.output), "radius": card.radius, "parity": parity, "variants": figures}
 
@@ -93,8 +98,34 @@ def describe(network: Any, run: RunCard, *, name: str, title: str) -> ModelCard:
             "backend": run.backend,
             "precision": run.precision,
         },
-        metrics={"test_split": run.test} if run.test else {},
+        metrics=metrics_of(run),
     )
+
+
+def _of_last(run: RunCard, folder: Path, network: Any, progress: Progress) -> RunCard:
+    """The run's card with the test figures of its last weights; without figures where its datasets are gone."""
+    sets = [dataset.arrays("test") for dataset in run_datasets(folder) if dataset.count("test")]
+    low, bands = run.tensors[-2].name, run.tensors[-1].bands
+    test = (
+        score(
+            lambda part: network.model.predict_on_batch(part)[OUTPUT],
+            sets,
+            low,
+            bands,
+            progress,
+            likeness=run.task == CROSS_SENSOR,
+        )
+        if sets
+        else {}
+    )
+    return run.model_copy(update={"test": test, "warning": worse_than_bicubic(test)})
+
+
+def metrics_of(run: RunCard) -> dict[str, Any]:
+    """The figures of a run's best weights on its test split, and the warning where bicubic is better."""
+    if not run.test:
+        return {}
+    return {"test_split": run.test, **({"warning": run.warning} if run.warning else {})}
 
 
 def write_model(

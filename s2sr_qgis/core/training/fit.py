@@ -26,9 +26,40 @@ BEST = "best.weights.h5"
 LAST = "last.weights.h5"
 STATE = "state.json"
 
+WARMUP_SHARE = 0.1
+"""Of the planned training, by steps or by time: the longest warm-up of the learning rate."""
+
+
+class _RunningMean:
+    """Mixed into an optimiser: its running mean of weights forgets the initial ones within a few steps.
+
+    The decay rises with the steps to the one that was asked for; with a fixed decay of 0.999, 41 % of the initial
+    weights remain after 900 steps.
+    """
+
+    def _update_model_variables_moving_average(self, trainable_variables: Any) -> None:
+        if not self.use_ema:  # type: ignore[attr-defined]
+            return
+        n = keras.ops.cast(self.iterations, "float32")  # type: ignore[attr-defined]
+        decay = keras.ops.minimum(self.ema_momentum, n / (9 + n))  # type: ignore[attr-defined]
+        for variable, mean in zip(trainable_variables, self._model_variables_moving_average, strict=True):  # type: ignore[attr-defined]
+            if mean is not None:
+                mean.assign(decay * mean + (1 - decay) * variable)
+
+
+class MeanAdamW(_RunningMean, keras.optimizers.AdamW):  # type: ignore[misc]
+    """AdamW with that mean."""
+
+
+class MeanNadam(_RunningMean, keras.optimizers.Nadam):  # type: ignore[misc]
+    """Nadam with that mean."""
+
 
 class Schedule(keras.callbacks.Callback):
-    """Linear warm-up, then cosine decay to zero over the epochs or over `max_minutes`, whichever ends first."""
+    """Linear warm-up over at most a tenth of the training, then cosine decay to zero.
+
+    Over the epochs or over `max_minutes`, whichever ends first.
+    """
 
     def __init__(self, job: TrainJob, steps: int, done: int = 0, seconds: float = 0.0) -> None:
         super().__init__()
@@ -45,7 +76,10 @@ class Schedule(keras.callbacks.Callback):
         return min(max(self.step / self.total, by_time), 1.0)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        warm = min((self.step + 1) / self.job.warmup_steps, 1.0) if self.job.warmup_steps else 1.0
+        warm = 1.0
+        if self.job.warmup_steps:
+            planned = (self.step + 1) / min(self.job.warmup_steps, max(WARMUP_SHARE * self.total, 1))
+            warm = min(max(planned, self.fraction() / WARMUP_SHARE), 1.0)
         if self.job.schedule == "cosine":
             self.model.optimizer.learning_rate = (
                 self.job.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * self.fraction()))
@@ -85,22 +119,71 @@ class Guard(keras.callbacks.Callback):
         )
 
 
-class Checkpoints(keras.callbacks.Callback):
-    """Writes the best weights (running mean) and, for a resume, the last ones with the optimiser's state."""
+class MeanScore(keras.callbacks.Callback):
+    """Scores the running mean of weights beside the raw ones, and the untrained start; called before the logs.
 
-    def __init__(self, folder: Path, schedule: Schedule, best: float, patience: int, first_epoch: int) -> None:
+    In the logs, ``val_rmse`` and ``val_loss`` become those of the better ones.
+    """
+
+    def __init__(self, valid: Any, first_epoch: int) -> None:
         super().__init__()
-        self.folder, self.schedule, self.best, self.patience = folder, schedule, best, patience
-        self.best_epoch = first_epoch - 1
+        self.valid, self.first_epoch = valid, first_epoch
+        self.start: tuple[float, list[Any]] | None = None
+        """Validation RMSE and weights of the untrained network."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self.valid is not None and not self.first_epoch:
+            rmse = float(self.model.evaluate(self.valid, verbose=0, return_dict=True)["rmse"])
+            if np.isfinite(rmse):
+                self.start = rmse, self.model.get_weights()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self.valid is None or logs is None:
+            return
+        if not _optimizer(self.model).use_ema:
+            return
+        raw = _swap_mean(self.model)
+        mean = self.model.evaluate(self.valid, verbose=0, return_dict=True)
+        self.model.set_weights(raw)
+        logs["val_rmse_raw"], logs["val_rmse_mean"] = logs["val_rmse"], float(mean["rmse"])
+        if logs["val_rmse_mean"] <= logs["val_rmse_raw"]:
+            logs["val_rmse"], logs["val_loss"] = logs["val_rmse_mean"], float(mean["loss"])
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Writes the best weights (raw or their mean) and, for a resume, the last ones with the optimiser's state."""
+
+    def __init__(
+        self, folder: Path, schedule: Schedule, state: dict[str, Any], patience: int, scores: MeanScore
+    ) -> None:
+        super().__init__()
+        self.folder, self.schedule, self.patience, self.scores = folder, schedule, patience, scores
+        self.best, self.best_epoch, self.weights = state["best_rmse"], state["best_epoch"], state["weights"]
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        logs = logs or {}
         # Without a validation split there is nothing to choose by: the last weights are the best known.
-        validated = "val_rmse" in (logs or {})
-        rmse = float((logs or {})["val_rmse" if validated else "rmse"])
+        validated = "val_rmse" in logs
+        rmse = float(logs["val_rmse" if validated else "rmse"])
+        if self.scores.start:
+            # Only now, when the first epoch went well: a training that fails in it leaves no checkpoint.
+            self.best, start = self.scores.start
+            self.weights, self.scores.start = "start", None
+            trained = self.model.get_weights()
+            self.model.set_weights(start)
+            self._save_best()
+            self.model.set_weights(trained)
         if not validated or rmse < self.best:
             self.best, self.best_epoch = rmse, epoch
-            self._save_mean()
-        elif self.patience and epoch - self.best_epoch >= self.patience:
+            self.weights = "raw"
+            if _optimizer(self.model).use_ema and logs.get("val_rmse_mean", rmse) <= rmse:
+                self.weights = "mean"
+                raw = _swap_mean(self.model)
+                self._save_best()
+                self.model.set_weights(raw)
+            else:
+                self._save_best()
+        elif self.patience and epoch - max(self.best_epoch, 0) >= self.patience:
             self.model.stop_training = True
         save_weights(self.model, self.folder / LAST)
         state = {
@@ -109,20 +192,25 @@ class Checkpoints(keras.callbacks.Callback):
             "seconds": self.schedule.elapsed(),
             "best_rmse": self.best,
             "best_epoch": self.best_epoch,
+            "weights": self.weights,
         }
         write_text(self.folder / STATE, json.dumps(state))
 
-    def _save_mean(self) -> None:
+    def _save_best(self) -> None:
         # A plain model of the same layers: its weights file holds no optimiser state.
-        plain = keras.Model(self.model.inputs, self.model.outputs)
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)  # under loss scaling
-        if not optimizer.use_ema:
-            save_weights(plain, self.folder / BEST)
-            return
-        raw = self.model.get_weights()
-        optimizer.finalize_variable_values(self.model.trainable_variables)
-        save_weights(plain, self.folder / BEST)
-        self.model.set_weights(raw)
+        save_weights(keras.Model(self.model.inputs, self.model.outputs), self.folder / BEST)
+
+
+def _optimizer(model: keras.Model) -> Any:
+    """The optimiser itself, under loss scaling too."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
+def _swap_mean(model: keras.Model) -> list[Any]:
+    """Put the running mean of weights into the model; returns the raw ones."""
+    raw: list[Any] = model.get_weights()
+    _optimizer(model).finalize_variable_values(model.trainable_variables)
+    return raw
 
 
 class Report(keras.callbacks.Callback):
@@ -165,10 +253,10 @@ def compile_model(model: keras.Model, job: TrainJob) -> None:
         **({"ema_momentum": job.ema} if job.ema else {}),
     }
     if job.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(weight_decay=job.weight_decay, **common)
+        optimizer = MeanAdamW(weight_decay=job.weight_decay, **common)
         optimizer.exclude_from_weight_decay(var_names=["bias", "_scale"])
     else:
-        optimizer = keras.optimizers.Nadam(**common)
+        optimizer = MeanNadam(**common)
     loss = keras.losses.MeanAbsoluteError() if job.loss == "l1" else keras.losses.MeanSquaredError()
     model.compile(optimizer, loss={OUTPUT: loss}, metrics={OUTPUT: [keras.metrics.RootMeanSquaredError("rmse")]})
 
@@ -187,17 +275,15 @@ def fit(
     """
     folder = job.output
     state: dict[str, Any] = {"epoch": 0, "step": 0, "seconds": 0.0, "best_rmse": math.inf, "best_epoch": -1}
+    state["weights"] = "raw"
     if job.resume and (folder / STATE).is_file():
-        state = _resume(model, folder)
+        state.update(_resume(model, folder))
         train.start_at(state["epoch"])
     steps = len(train)
     schedule = Schedule(job, steps, state["step"], state["seconds"])
-    checkpoints = Checkpoints(folder, schedule, state["best_rmse"], job.early_stopping, state["epoch"])
-    if state["best_epoch"] >= 0:
-        checkpoints.best_epoch = state["best_epoch"]
-    callbacks: list[keras.callbacks.Callback] = [schedule, Guard(progress, folder)]
-    if job.ema:
-        callbacks.append(keras.callbacks.SwapEMAWeights())
+    scores = MeanScore(valid, state["epoch"])
+    checkpoints = Checkpoints(folder, schedule, state, job.early_stopping, scores)
+    callbacks: list[keras.callbacks.Callback] = [schedule, Guard(progress, folder), scores]
     if job.schedule == "plateau":
         callbacks.append(keras.callbacks.ReduceLROnPlateau("val_rmse" if valid is not None else "rmse", 0.5, 5))
     callbacks += [
@@ -245,6 +331,8 @@ class Log(keras.callbacks.Callback):
                 self.rows = list(csv.DictReader(stream))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        # A run that was killed after the row and before the checkpoint does this epoch again.
+        self.rows = [row for row in self.rows if int(float(row["epoch"])) < epoch]
         self.rows.append({"epoch": epoch, **{name: float(value) for name, value in sorted((logs or {}).items())}})
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO(newline="")

@@ -36,7 +36,9 @@ class RunCard(BaseModel):
     epochs: int = 0
     minutes: float = 0.0
     valid_rmse: float | None = None
+    weights: str = Field("mean", description="The best weights: raw, their running mean, or the start's.")
     test: dict[str, Any] = Field(default_factory=dict)
+    warning: str | None = Field(None, description="Where the model is worse than bicubic on the test patches.")
 
     def build(self) -> ModelBase:
         """The network with fresh weights. Raises `InputError` as `build_network` does."""

@@ -106,3 +106,13 @@ class _Sums:
             "rmse": {band: float(value) for band, value in zip(bands, rmse, strict=True)},
             "rmse_mean": float(rmse.mean()),
         }
+
+
+def worse_than_bicubic(test: dict[str, Any]) -> str | None:
+    """The warning of a model whose figures on test patches, as of `score`, are worse than bicubic; else None."""
+    if not test or test["rmse_mean"] < test["bicubic"]["rmse_mean"]:
+        return None
+    return (
+        f"The model is worse than bicubic on the test patches (RMSE {test['rmse_mean']:.1f} and "
+        f"{test['bicubic']['rmse_mean']:.1f} DN): do not use it."
+    )

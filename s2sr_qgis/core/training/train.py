@@ -22,7 +22,7 @@ from .fit import BEST, compile_model, fit
 from .logs import TensorBoard, shown_bands
 from .narrow import take_weights
 from .run_card import CONFIG, RunCard, read_run_card, write_run_card
-from .score import score
+from .score import score, worse_than_bicubic
 
 if TYPE_CHECKING:
     from ..jobs import TrainJob
@@ -57,8 +57,8 @@ def train(job: TrainJob, progress: Progress) -> dict[str, Any]:
     """Train a network, then load the saved model and score it on the test split.
 
     The run folder holds ``config.yaml`` (every option of the job: `s2sr train --config` reproduces the run),
-    ``run.yaml``, ``log.csv``, ``tensorboard/``, ``best.weights.h5`` (running mean of weights, best on the validation
-    split), ``last.weights.h5`` and ``state.json`` (for a resume) and ``model.keras``.
+    ``run.yaml``, ``log.csv``, ``tensorboard/``, ``best.weights.h5`` (raw weights or their running mean, best on the
+    validation split), ``last.weights.h5`` and ``state.json`` (for a resume) and ``model.keras``.
 
     Returns the folder, the figures on the test split and those of bicubic.
     """
@@ -79,7 +79,7 @@ def train(job: TrainJob, progress: Progress) -> dict[str, Any]:
         keras.mixed_precision.set_dtype_policy(before)
     model = _save(job.output, card)
     card.epochs, card.minutes = state["epoch"], round(state["seconds"] / 60, 1)
-    card.valid_rmse = state["best_rmse"]
+    card.valid_rmse, card.weights = state["best_rmse"], state["weights"]
     sets = [dataset.arrays("test") for dataset in datasets if dataset.count("test")]
     if sets:
         low, bands = card.tensors[-2].name, card.tensors[-1].bands
@@ -93,7 +93,10 @@ def train(job: TrainJob, progress: Progress) -> dict[str, Any]:
         )
     else:
         progress.log("The datasets have no test split, so the model is not scored.", "warning")
+    card.warning = worse_than_bicubic(card.test)
     write_run_card(card, job.output)
+    if card.warning:
+        progress.log(card.warning, "warning")
     progress.artifact("run", str(job.output))
     rmse = card.test.get("rmse_mean")
     bicubic = card.test["bicubic"]["rmse_mean"] if card.test else None
