@@ -9,6 +9,7 @@ from typing import Any
 from qgis.core import (
     QgsProcessing,
     QgsProcessingMultiStepFeedback,
+    QgsProcessingOutputHtml,
     QgsProcessingOutputNumber,
     QgsProcessingParameterFile,
     QgsProcessingParameterFolderDestination,
@@ -63,7 +64,7 @@ class TrainModel(S2SRAlgorithm):
         "MIXED_PRECISION", "SEED", "RESUME", "SAVED_MODEL", "RUN", "MODEL",
     )  # fmt: skip
     NETWORK_OPTIONS = "NETWORK_OPTIONS"
-    RMSE, RMSE_BICUBIC = "RMSE", "RMSE_BICUBIC"
+    RMSE, RMSE_BICUBIC, REPORT = "RMSE", "RMSE_BICUBIC", "REPORT"
 
     def initAlgorithm(self, configuration=None) -> None:
         self.add_folder(self.DATASET, "Dataset", "Folder made by one of the dataset algorithms (it has dataset.yaml).")
@@ -112,11 +113,12 @@ class TrainModel(S2SRAlgorithm):
         self.add_number(self.SEED, "Seed", 0, 0, 2147483647, "Seed of weights, order and augmentation.",
                         advanced=True)  # fmt: skip
         self.add(QgsProcessingParameterFolderDestination(self.RUN, tr("Run")),
-                 "Folder for configuration, logs (CSV, TensorBoard), checkpoints and test figures.")  # fmt: skip
+                 "Folder for configuration, logs, checkpoints, test figures, report.html.")  # fmt: skip
         self.add(QgsProcessingParameterFolderDestination(self.MODEL, tr("Model")),
                  "Folder for the finished model: model.onnx and card.yaml.")  # fmt: skip
         self.addOutput(QgsProcessingOutputNumber(self.RMSE, tr("RMSE on the test patches (DN)")))
         self.addOutput(QgsProcessingOutputNumber(self.RMSE_BICUBIC, tr("The same for bicubic interpolation (DN)")))
+        self.addOutput(QgsProcessingOutputHtml(self.REPORT, tr("Report of the training (HTML)")))
 
     def checkParameterValues(self, parameters, context):
         for folder in self.datasets(parameters, context):
@@ -172,4 +174,5 @@ class TrainModel(S2SRAlgorithm):
             self.MODEL: export["output"],
             self.RMSE: scored["rmse"],
             self.RMSE_BICUBIC: scored["rmse_bicubic"],
+            **filled(**{self.REPORT: scored.get("report")}),
         }

@@ -49,7 +49,7 @@ def test_a_run_folder_is_complete(name, request) -> None:
     run = request.getfixturevalue(name)
     assert {path.name for path in run.iterdir()} == {
         "config.yaml", "run.yaml", "log.csv", "tensorboard", "best.weights.h5", "last.weights.h5", "state.json",
-        "model.keras",
+        "model.keras", "report.html",
     }  # fmt: skip
     card = yaml.safe_load((run / "run.yaml").read_text())
     assert card["task"] == {"run20": "20m", "run60": "60m"}[name]
@@ -80,7 +80,7 @@ def test_the_loss_falls_and_the_log_says_so(dataset20, tmp_path) -> None:
     assert last["valid_rmse"] == pytest.approx(rows[-1]["val_rmse"])
     seen = {name for values in progress.metrics for name in values}
     assert seen >= {"epoch", "loss", "valid_rmse", "samples_per_s", "seconds_left"}
-    assert progress.artifacts == {"run": str(tmp_path / "r")}
+    assert progress.artifacts == {"run": str(tmp_path / "r"), "report": str(tmp_path / "r" / "report.html")}
 
 
 def test_tensorboard_has_scalars_and_images(run20) -> None:

@@ -297,15 +297,17 @@ def test_dataset_refuses(provider, context, scene, tmp_path) -> None:
 
 
 def test_training_trains_and_exports(provider, worker, feedback, dataset, tmp_path) -> None:
-    worker.behave("ok", {"rmse": 30.5, "rmse_bicubic": 100.0})
     run_folder, model_folder = str(tmp_path / "run"), str(tmp_path / "out_model")
+    report = run_folder + "/report.html"
+    worker.behave("ok", {"rmse": 30.5, "rmse_bicubic": 100.0, "report": report})
     results = run("trainmodel", {
         "DATASET": dataset, "MORE_DATASETS": [dataset + "/dataset.yaml"], "NETWORK": "dsen2", "EPOCHS": 3,
         "MAX_MINUTES": 2.5, "SEED": 5,
         "NETWORK_OPTIONS": "blocks=4; guides=[[0]]; spectrum=false",
         "RUN": run_folder, "MODEL": model_folder, "SAVED_MODEL": False,
     }, feedback)  # fmt: skip
-    assert results == {"RUN": run_folder, "MODEL": model_folder, "RMSE": 30.5, "RMSE_BICUBIC": 100}
+    assert results == {"RUN": run_folder, "MODEL": model_folder, "RMSE": 30.5, "RMSE_BICUBIC": 100, "REPORT": report}
+    assert algorithm("trainmodel").outputDefinition("REPORT").type() == "outputHtml", "the Results Viewer opens it"
     train, export = worker.jobs()
     assert train == {
         "job": "train", "datasets": [dataset, dataset], "output": run_folder, "network": "dsen2", "epochs": 3,

@@ -333,7 +333,9 @@ class Log(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         # A run that was killed after the row and before the checkpoint does this epoch again.
         self.rows = [row for row in self.rows if int(float(row["epoch"])) < epoch]
-        self.rows.append({"epoch": epoch, **{name: float(value) for name, value in sorted((logs or {}).items())}})
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        values = {**(logs or {}), "learning_rate": rate}
+        self.rows.append({"epoch": epoch, **{name: float(value) for name, value in sorted(values.items())}})
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, names)

@@ -21,6 +21,7 @@ from .batches import Arrays, Batches, PlainBatches
 from .fit import BEST, compile_model, fit
 from .logs import TensorBoard, shown_bands
 from .narrow import take_weights
+from .report import write_report
 from .run_card import CONFIG, RunCard, read_run_card, write_run_card
 from .score import score, worse_than_bicubic
 
@@ -58,9 +59,10 @@ def train(job: TrainJob, progress: Progress) -> dict[str, Any]:
 
     The run folder holds ``config.yaml`` (every option of the job: `s2sr train --config` reproduces the run),
     ``run.yaml``, ``log.csv``, ``tensorboard/``, ``best.weights.h5`` (raw weights or their running mean, best on the
-    validation split), ``last.weights.h5`` and ``state.json`` (for a resume) and ``model.keras``.
+    validation split), ``last.weights.h5`` and ``state.json`` (for a resume), ``model.keras`` and ``report.html``
+    (curves, figures and pictures).
 
-    Returns the folder, the figures on the test split and those of bicubic.
+    Returns the folder, the figures on the test split and those of bicubic, and the report's path (none: not written).
     """
     datasets = [read_dataset(folder) for folder in job.datasets]
     for dataset in datasets:
@@ -95,12 +97,20 @@ def train(job: TrainJob, progress: Progress) -> dict[str, Any]:
         progress.log("The datasets have no test split, so the model is not scored.", "warning")
     card.warning = worse_than_bicubic(card.test)
     write_run_card(card, job.output)
+    progress.artifact("run", str(job.output))
+    report = write_report(job, card, datasets, model, progress)
     if card.warning:
         progress.log(card.warning, "warning")
-    progress.artifact("run", str(job.output))
     rmse = card.test.get("rmse_mean")
     bicubic = card.test["bicubic"]["rmse_mean"] if card.test else None
-    return {"output": str(job.output), "rmse": rmse, "rmse_bicubic": bicubic, "test": card.test, "epochs": card.epochs}
+    return {
+        "output": str(job.output),
+        "rmse": rmse,
+        "rmse_bicubic": bicubic,
+        "test": card.test,
+        "epochs": card.epochs,
+        "report": report,
+    }
 
 
 def load_network(
