@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from keras_run import as_run
 from scipy.ndimage import uniform_filter
 
 from s2sr_qgis.core.errors import InputError
@@ -30,7 +31,7 @@ from s2sr_qgis.core.networks.layers import (  # noqa: E402
     ToPlanes,
     places,
 )
-from s2sr_qgis.core.training.export import measure_radius  # noqa: E402
+from s2sr_qgis.core.training.behaviour import measure_radius  # noqa: E402
 
 CHANNELS = {"20m": {"input_10m": 4, "input_20m": 6}, "60m": {"input_10m": 4, "input_20m": 6, "input_60m": 2}}
 FACTORS = {"input_10m": 1, "input_20m": 2, "input_60m": 6}
@@ -187,7 +188,7 @@ def test_the_receptive_radius_of_dsen2_is_14() -> None:
     tensors["input_10m"][0, 32, 30] += 3000
     rows, columns = np.nonzero((run(model, tensors) != before).any(axis=(0, 3)))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (32 - 14, 32 + 14, 30 - 14, 30 + 14)
-    assert measure_radius(model, {"input_10m": 1, "input_20m": 2}) == 15
+    assert measure_radius(*as_run(model), {"input_10m": 1, "input_20m": 2}) == 15
 
 
 def test_what_cannot_be_built_is_one_sentence() -> None:
@@ -196,7 +197,7 @@ def test_what_cannot_be_built_is_one_sentence() -> None:
         InputError, match=r"no network 'unet'; the networks are coarsenet, dsen2, vdsen2, srresnet, crossnet\."
     ):
         build_network("unet", spec)
-    with pytest.raises(InputError, match=r"'coarsenet' does not take these options: .*depth"):
+    with pytest.raises(InputError, match=r"'coarsenet' has no option 'depth'; its options and defaults are .*blocks=8"):
         build_network("coarsenet", spec, {"depth": 3})
     assert set(NETWORKS) == {"coarsenet", "dsen2", "vdsen2", "srresnet", "crossnet"}
 

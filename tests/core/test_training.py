@@ -112,7 +112,7 @@ def test_the_configuration_reproduces_the_run(run20, tmp_path) -> None:
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(run20, dataset20, tmp_path) -> None:
     run = tmp_path / "r"
     with pytest.raises(Cancelled, match="--resume"):
-        train(dataset20, run, Recorder(stop_after=9))  # in the third of three epochs
+        train(dataset20, run, Recorder(stop_after=18))  # nine files read, then in the third of three epochs
     state = json.loads((run / "state.json").read_text())
     assert (state["epoch"], state["step"]) == (2, 8)
     assert not (run / "run.yaml").exists()
@@ -232,12 +232,13 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(run20, t
     assert np.isfinite(result["rmse"])
 
 
-def test_a_poisoned_patch_is_found_before_there_is_a_checkpoint(dataset20, tmp_path) -> None:
+def test_a_poisoned_patch_is_found_before_the_training(dataset20, tmp_path) -> None:
     bad = copy(dataset20, tmp_path / "bad")
     with rasterio.open(bad / "train_target.tif", "r+") as file:
         file.write(np.full((file.count, file.height, file.width), np.nan, np.float32))
-    with pytest.raises(TrainingError, match=r"no longer a number; .*dataset \(there is no checkpoint yet\)\."):
+    with pytest.raises(DatasetError, match=r"train_target\.tif: patch 1 has values that are not finite"):
         train(bad, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
 
 
 def test_weights_spoiled_by_the_last_step_reach_no_checkpoint(dataset20, tmp_path) -> None:

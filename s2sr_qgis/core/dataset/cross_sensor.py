@@ -226,7 +226,7 @@ def _fill(
         seed=job.seed,
         sources=[source],
         s2sr=software_version(),
-        job=job.model_dump(mode="json"),
+        job=job.model_dump(mode="json", exclude={"output"}),
         pair=_measured(check, reference.coarse.spacing, scene.source),
     )
     return card, {"shift": check.shift, "overlap": check.overlap, "overridden": overridden}

@@ -216,7 +216,7 @@ def _fill(
         seed=job.seed,
         sources=sources,
         s2sr=software_version(),
-        job=job.model_dump(mode="json"),
+        job=job.model_dump(mode="json", exclude={"output"}),
     )
 
 
