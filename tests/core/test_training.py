@@ -124,8 +124,8 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(run20, datase
         assert second == pytest.approx(first, rel=1e-4)
 
 
-def test_best_weights_are_the_running_mean(run20) -> None:
-    """Scored again from the file alone, the best weights give the best validation RMSE of the log."""
+def test_best_weights_are_those_that_validation_chose(run20) -> None:
+    """Scored again from the file alone, the best weights give the validation RMSE that the run states."""
     from s2sr_qgis.core.dataset.card import read_dataset
     from s2sr_qgis.core.training.run_card import read_run_card
     from s2sr_qgis.core.training.train import load_network
@@ -134,9 +134,7 @@ def test_best_weights_are_the_running_mean(run20) -> None:
     arrays = {name: array[:] for name, array in read_dataset(options(run20)["datasets"][0]).arrays("valid").items()}
     target = arrays.pop("target")
     rmse = float(np.sqrt(np.mean((np.asarray(model.predict_on_batch(arrays)["sharpened"]) - target) ** 2)))
-    assert rmse == pytest.approx(min(row["val_rmse"] for row in log(run20)), rel=1e-3)
-    last = load_network(run20, read_run_card(run20), "last.weights.h5")[0].model
-    assert any(not np.array_equal(a, b) for a, b in zip(model.get_weights(), last.get_weights(), strict=True))
+    assert rmse == pytest.approx(read_run_card(run20).valid_rmse, rel=1e-3)
 
 
 def test_random_relations_keep_the_pair_true(dataset60) -> None:
@@ -236,7 +234,7 @@ def test_a_poisoned_patch_is_found_before_the_training(dataset20, tmp_path) -> N
     bad = copy(dataset20, tmp_path / "bad")
     with rasterio.open(bad / "train_target.tif", "r+") as file:
         file.write(np.full((file.count, file.height, file.width), np.nan, np.float32))
-    with pytest.raises(DatasetError, match=r"train_target\.tif: patch 1 has values that are not finite"):
+    with pytest.raises(DatasetError, match=r"train_target\.tif: patch \d+ has values that are not finite"):
         train(bad, tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
