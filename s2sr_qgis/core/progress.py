@@ -36,23 +36,18 @@ class Progress:
             raise Cancelled("Cancelled by the user; no output was written.")
 
 
-class Once(Progress):
-    """Passes everything on, but no warning twice: a job may open the same input several times."""
+class _Passed(Progress):
+    """Passes everything on to another progress."""
 
     def __init__(self, whole: Progress) -> None:
         self.whole = whole
-        self._logged: set[str] = set()
 
     def progress(self, percent: float, text: str = "") -> None:
         """See `Progress`."""
         self.whole.progress(percent, text)
 
     def log(self, text: str, level: Level = "info") -> None:
-        """One line for the user; a warning that was logged before is dropped."""
-        if level == "warning":
-            if text in self._logged:
-                return
-            self._logged.add(text)
+        """See `Progress`."""
         self.whole.log(text, level)
 
     def metric(self, **values: float) -> None:
@@ -68,30 +63,35 @@ class Once(Progress):
         return self.whole.cancelled()
 
 
-class Part(Progress):
+class Once(_Passed):
+    """Passes everything on, but no warning twice: a job may open the same input several times."""
+
+    def __init__(self, whole: Progress) -> None:
+        super().__init__(whole)
+        self._logged: set[str] = set()
+
+    def log(self, text: str, level: Level = "info") -> None:
+        """One line for the user; a warning that was logged before is dropped."""
+        if level == "warning":
+            if text in self._logged:
+                return
+            self._logged.add(text)
+        self.whole.log(text, level)
+
+
+class Part(_Passed):
     """A step of a longer job: passes everything on, its own 0 to 100 % as a share of the whole's."""
 
     def __init__(self, whole: Progress, start: float, stop: float) -> None:
-        self.whole, self.start, self.stop = whole, start, stop
+        super().__init__(whole)
+        self.start, self.stop = start, stop
 
     def progress(self, percent: float, text: str = "") -> None:
         """Overall progress of the step, as the whole's between ``start`` and ``stop``."""
         self.whole.progress(self.start + (self.stop - self.start) * percent / 100, text)
 
-    def log(self, text: str, level: Level = "info") -> None:
-        """One line for the user."""
-        self.whole.log(text, level)
-
-    def metric(self, **values: float) -> None:
-        """Named figures of a running training."""
-        self.whole.metric(**values)
-
     def artifact(self, name: str, path: str) -> None:
-        """A file that the step has completed: not the whole's, so nobody is told."""
-
-    def cancelled(self) -> bool:
-        """Whether the user asked to stop."""
-        return self.whole.cancelled()
+        """Not passed on: files of a step are intermediate."""
 
 
 _running: list[Progress] = []

@@ -15,7 +15,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from ..jobs import SimilarityJob
 from ..outputs import atomic
-from ..progress import Level, Progress
+from ..progress import Part, Progress
 from ..raster.grid import Window
 from ..raster.targets import check_outputs
 from ..raster.writer import FileOptions, OutputBand, RasterWriter, assumed, write_raster
@@ -131,25 +131,6 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class _Share(Progress):
-    """A part of a job's progress, told as if it were the whole."""
-
-    def __init__(self, whole: Progress, start: float, end: float) -> None:
-        self._whole, self._start, self._end = whole, start, end
-
-    def progress(self, percent: float, text: str = "") -> None:
-        """See `Progress`."""
-        self._whole.progress(self._start + (self._end - self._start) * percent / 100, text)
-
-    def log(self, text: str, level: Level = "info") -> None:
-        """See `Progress`."""
-        self._whole.log(text, level)
-
-    def cancelled(self) -> bool:
-        """See `Progress`."""
-        return self._whole.cancelled()
-
-
 def _measured(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
     chosen(job.measures, job.definition)
     with ExitStack() as stack:
@@ -159,8 +140,8 @@ def _measured(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
         comparison = Comparison(job.measures, pair.bands, setup, job.report is not None)
         layer = stack.enter_context(_map(job, pair, setup, progress)) if job.map else None
         middle = 50.0 if job.source else 95.0
-        result = compare_pair(pair, comparison, _Share(progress, 0, middle), job.threads, layer)
-        quantities = _quantities(job, _Share(progress, middle, 95))
+        result = compare_pair(pair, comparison, Part(progress, 0, middle), job.threads, layer)
+        quantities = _quantities(job, Part(progress, middle, 95))
     doubts = _doubts(result, pair)
     for text in doubts:
         progress.log(text, "warning")
