@@ -103,6 +103,7 @@ def test_the_worker_in_spite_of_another_gdal(stack: Path, tmp_path: Path) -> Non
 def test_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = {"GDAL_HTTP_PROXY": "p", "GDAL_CACHEMAX": "64", "CPL_DEBUG": "ON", "AWS_REGION": "eu", "VSI_CACHE": "YES",
             "PROJ_DATA": f"{sys.prefix}/share/proj"}  # fmt: skip
+    monkeypatch.delenv("GDAL_MEM_ENABLE_OPEN", raising=False)  # of a test before, that looked for Orfeo ToolBox
     for name, value in {**kept, "GDAL_DATA": "/other", "GTIFF_SRS_SOURCE": "EPSG"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(variables, "_dropped", {})

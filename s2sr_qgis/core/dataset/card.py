@@ -254,6 +254,11 @@ def read_dataset(folder: str | Path, task: str | None = None) -> Dataset:
     return dataset
 
 
+def recorded(job: BaseModel) -> dict[str, Any]:
+    """The job that makes a dataset, for its card. Its output is ``.``, the card's own folder, wherever that goes."""
+    return {**job.model_dump(mode="json"), "output": "."}
+
+
 def write_card(card: DatasetCard, folder: Path) -> Path:
     """Write a card beside its files."""
     path = folder / CARD_NAME

@@ -35,6 +35,7 @@ from .card import (
     PatchCard,
     SourceCard,
     read_dataset,
+    recorded,
     software_version,
     write_card,
 )
@@ -226,7 +227,7 @@ def _fill(
         seed=job.seed,
         sources=[source],
         s2sr=software_version(),
-        job=job.model_dump(mode="json", exclude={"output"}),
+        job=recorded(job),
         pair=_measured(check, reference.coarse.spacing, scene.source),
     )
     return card, {"shift": check.shift, "overlap": check.overlap, "overridden": overridden}

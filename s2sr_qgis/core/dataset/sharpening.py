@@ -36,6 +36,7 @@ from .card import (
     Split,
     layout,
     read_dataset,
+    recorded,
     software_version,
     write_card,
 )
@@ -216,7 +217,7 @@ def _fill(
         seed=job.seed,
         sources=sources,
         s2sr=software_version(),
-        job=job.model_dump(mode="json", exclude={"output"}),
+        job=recorded(job),
     )
 
 
