@@ -52,3 +52,9 @@ class Cancelled(S2SRError):
     """The user asked to stop; nothing half done is left behind."""
 
     kind = "cancelled"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's error without its full stop, for one of our own sentences; else its class."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+import yaml
 
 HIDDEN = "***"
 
@@ -40,6 +43,16 @@ def printable(text: str) -> str:
 def redacted(value: Any) -> Any:
     """The same with every text in nested mappings and lists redacted."""
     return _each(value, redact)
+
+
+def yaml_text(value: Any) -> str:
+    """Nested mappings and lists as the YAML of our cards, `redacted`, in their own order."""
+    return yaml.safe_dump(redacted(value), sort_keys=False, allow_unicode=True, width=110)
+
+
+def json_text(value: Any) -> str:
+    """Nested mappings and lists as the JSON of our results, `redacted`. Raises `ValueError` for NaN and infinity."""
+    return json.dumps(redacted(value), indent=2, allow_nan=False) + "\n"
 
 
 def cleaned(value: Any) -> Any:

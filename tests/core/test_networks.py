@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from keras_run import as_run
 from scipy.ndimage import uniform_filter
 
 from s2sr_qgis.core.errors import InputError
@@ -32,6 +31,7 @@ from s2sr_qgis.core.networks.layers import (  # noqa: E402
     places,
 )
 from s2sr_qgis.core.training.behaviour import measure_radius  # noqa: E402
+from s2sr_qgis.core.training.export import as_run  # noqa: E402
 
 CHANNELS = {"20m": {"input_10m": 4, "input_20m": 6}, "60m": {"input_10m": 4, "input_20m": 6, "input_60m": 2}}
 FACTORS = {"input_10m": 1, "input_20m": 2, "input_60m": 6}

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from keras_run import as_run
 from tiny_cross import BANDS, COUNTS, cross_dataset, scene
 from tiny_training import Recorder, train
 
@@ -25,6 +24,7 @@ pytest.importorskip("tensorflow")
 
 from s2sr_qgis.core.networks import NETWORKS, build_network, element_spec, options_text  # noqa: E402
 from s2sr_qgis.core.training.behaviour import measure_radius  # noqa: E402
+from s2sr_qgis.core.training.export import as_run  # noqa: E402
 from s2sr_qgis.core.training.run_card import read_run_card  # noqa: E402
 
 SMALL = {"blocks": 1, "features": 8}

@@ -23,7 +23,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from ..errors import DatasetError
-from ..redaction import redacted
+from ..redaction import yaml_text
 from ..scene.bands import bands_at
 
 CARD_NAME = "dataset.yaml"
@@ -262,7 +262,7 @@ def recorded(job: BaseModel) -> dict[str, Any]:
 def write_card(card: DatasetCard, folder: Path) -> Path:
     """Write a card beside its files."""
     path = folder / CARD_NAME
-    text = yaml.safe_dump(redacted(card.model_dump(mode="json")), sort_keys=False, allow_unicode=True, width=110)
+    text = yaml_text(card.model_dump(mode="json"))
     path.write_text(text, encoding="utf-8")
     return path
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ModelError
-from ..redaction import redacted
+from ..redaction import yaml_text
 from ..scene.bands import BANDS, band_name
 
 CARD_NAME = "card.yaml"
@@ -129,7 +129,7 @@ def read_card(folder: Path) -> ModelCard:
 def write_card(card: ModelCard, folder: Path) -> Path:
     """Write a card beside its files."""
     path = folder / CARD_NAME
-    text = yaml.safe_dump(redacted(card.model_dump(mode="json")), sort_keys=False, allow_unicode=True, width=110)
+    text = yaml_text(card.model_dump(mode="json"))
     # Scanners for secrets, that of the QGIS plugin site among them, take a checksum for a key unless told.
     text = re.sub(r"^(\s*sha256: .*)$", r"\1  # pragma: allowlist secret", text, flags=re.MULTILINE)
     path.write_text(text, encoding="utf-8")

@@ -7,7 +7,6 @@ border as in DSen2's published figures (Lanaras et al. 2018, doi:10.1016/j.isprs
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +18,14 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, ModelError
 from ..jobs import EvaluateJob
-from ..outputs import atomic
+from ..outputs import write_text
 from ..progress import Progress
 from ..raster.grid import Grid, Window
 from ..raster.image import GDAL_CACHE
 from ..raster.resample import upsample
 from ..raster.targets import check_outputs
 from ..raster.tiles import crop, fill
-from ..redaction import redacted
+from ..redaction import json_text
 from ..scene import Scene, open_scene
 from ..similarity.compare import plain
 from ..similarity.comparison import Comparison, Result
@@ -114,8 +113,7 @@ def evaluate(job: EvaluateJob, progress: Progress) -> dict[str, Any]:
         figures["report"] = str(job.report)
         progress.artifact("report", str(job.report))
     if job.json_file:
-        with atomic(job.json_file) as temporary:
-            temporary.write_text(json.dumps(redacted(figures), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(job.json_file, json_text(figures))
         progress.artifact("json_file", str(job.json_file))
     progress.progress(100, "Done")
     return figures

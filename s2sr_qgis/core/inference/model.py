@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, MissingPackageError, ModelError
+from ..errors import InputError, MissingPackageError, ModelError, first_line
 from ..jobs import Device
 from ..processors import available_threads
 from ..raster.grid import Window
@@ -123,9 +123,8 @@ class Model:
         try:
             results: list[NDArray[Any]] = self._session.run([t.name for t in self.card.outputs], feed)
         except Exception as error:  # ONNX Runtime's own classes are private
-            reason = str(error).strip().splitlines()[0]
             raise ModelError(
-                f"The model {self.card.name} failed on {self.device}: {reason}; try smaller tiles."
+                f"The model {self.card.name} failed on {self.device}: {first_line(error)}; try smaller tiles."
             ) from error
         with self._lock:
             self.seconds += self._clock() - begin
@@ -318,8 +317,9 @@ def _session(path: Path, device: str) -> tuple[onnxruntime.InferenceSession, str
     try:
         session = runtime.InferenceSession(str(path), options, providers=names)
     except Exception as error:  # ONNX Runtime's own classes are private
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{path} cannot be loaded by ONNX Runtime: {reason}; export the model again.") from error
+        raise ModelError(
+            f"{path} cannot be loaded by ONNX Runtime: {first_line(error)}; export the model again."
+        ) from error
     used = next(d for d, provider in PROVIDERS.items() if provider == session.get_providers()[0])
     if device not in ("auto", used):
         raise MissingPackageError(
@@ -340,14 +340,13 @@ def onnx_function(path: Path, output: str) -> Callable[[dict[str, NDArray[Any]]]
     try:
         session = runtime.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
     except Exception as error:  # ONNX Runtime's own classes are private
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"ONNX Runtime cannot load the network: {reason}.") from error
+        raise ModelError(f"ONNX Runtime cannot load the network: {first_line(error)}.") from error
     names = [value.name for value in session.get_inputs()]
 
     def run(tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:
         try:
             (result,) = session.run([output], {name: tensors[name] for name in names})
-        except Exception as error:
+        except Exception as error:  # of the same private classes
             sizes = ", ".join("x".join(map(str, tensor.shape[1:3])) for tensor in tensors.values())
             raise ModelError(f"it does not run on images of {sizes} pixels") from error
         if not np.isfinite(result).all():

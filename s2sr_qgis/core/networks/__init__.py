@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from .base import ElementSpec, ModelBase, OwnModelBase, element_spec
 from .coarsenet import CoarseNet
 from .crossnet import CrossNet
@@ -73,10 +73,9 @@ def build_network(name: str, spec: ElementSpec, options: dict[str, Any] | None =
     try:
         return NETWORKS[name](spec, **(options or {}))
     except (TypeError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
         raise InputError(
-            f"The network '{name}' cannot be built with these options: {reason}; its options and defaults are "
-            f"{options_text(name)}."
+            f"The network '{name}' cannot be built with these options: {first_line(error)}; its options and "
+            f"defaults are {options_text(name)}."
         ) from error
 
 

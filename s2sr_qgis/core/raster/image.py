@@ -170,10 +170,14 @@ class FileImage:
             valid = masked(self._file, self.numbers, self._validity, None, shape[1:])
         except RasterioError as error:
             raise InputError(f"{self.path} is damaged and cannot be read: {error}.") from error
-        good = np.ones(shape, bool) if valid is None else np.broadcast_to(valid, shape).copy()
+        return np.where(self._known(pixels, valid), pixels.astype(np.float64), np.nan)
+
+    def _known(self, pixels: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+        """Where pixels have values: ``valid`` by mask (None: all), and neither nodata nor a number that can only be."""
+        good = np.ones(pixels.shape, bool) if valid is None else np.broadcast_to(valid, pixels.shape).copy()
         for number in (*self._fills, *(() if self.tag is None else (self.tag,))):
             good &= pixels != number
-        return np.where(good, pixels.astype(np.float64), np.nan)
+        return good
 
     def _untagged(self) -> tuple[float, ...]:
         """Numbers that can only be nodata, though nothing in the file says so."""
@@ -202,9 +206,7 @@ class FileImage:
             raise InputError(f"{self.path} is damaged and cannot be read: {error}.") from error
         if not self.masked:
             return pixels
-        good = np.ones(pixels.shape, bool) if valid is None else np.broadcast_to(valid, pixels.shape).copy()
-        for number in (*self._fills, *(() if self.tag is None else (self.tag,))):
-            good &= pixels != number
+        good = self._known(pixels, valid)
         pixels = pixels.astype(self.dtype)
         pixels[~good] = np.nan
         return pixels

@@ -34,10 +34,8 @@ def _vrt(folder: Path, headers: dict[Path, Header]) -> str:
     first = next(iter(headers.values()))
     t = first.transform
     for path, header in headers.items():
-        same = (header.crs, header.dtypes, header.descriptions, header.nodata, header.scales, header.offsets)
-        if same != (first.crs, first.dtypes, first.descriptions, first.nodata, first.scales, first.offsets) and (
-            repr(same) != repr((first.crs, first.dtypes, first.descriptions, first.nodata, first.scales, first.offsets))
-        ):
+        own, wanted = _form(header), _form(first)
+        if own != wanted and repr(own) != repr(wanted):  # a nodata of NaN is equal as text alone
             raise InputError(
                 f"{path} differs in CRS, bands or nodata from the other files of {folder}; keep one export."
             )
@@ -58,6 +56,11 @@ def _vrt(folder: Path, headers: dict[Path, Header]) -> str:
     if covered < width * height:
         raise InputError(f"{folder} lacks a part of its export: the files leave gaps; download all parts again.")
     return _xml(headers, places, width, height, left, top)
+
+
+def _form(header: Header) -> tuple[object, ...]:
+    """What all parts of an export have in common."""
+    return header.crs, header.dtypes, header.descriptions, header.nodata, header.scales, header.offsets
 
 
 def _xml(

@@ -161,6 +161,22 @@ def band_assets(item: dict[str, Any]) -> dict[str, str]:
 
 def _assets(item: dict[str, Any]) -> tuple[dict[str, str], dict[str, int]]:
     """Band name to asset key, and to the band's number where one asset holds several bands (openEO)."""
+    try:
+        return band_assets(item), {}
+    except InputError:
+        stacks = _stacks(item)
+        if len(stacks) > 1:
+            raise InputError(
+                f"{item.get('id')} has several assets with many bands ({', '.join(stacks)}); open one of them itself."
+            ) from None
+        if not stacks:
+            raise
+    key, numbers = next(iter(stacks.items()))
+    return dict.fromkeys(numbers, key), numbers
+
+
+def _stacks(item: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """The assets that hold several bands, each with its bands' numbers by name."""
     stacks = {}
     for key, asset in item["assets"].items():
         listed = asset.get("eo:bands") or asset.get("bands") if isinstance(asset, dict) else None
@@ -178,19 +194,9 @@ def _assets(item: dict[str, Any]) -> tuple[dict[str, str], dict[str, int]]:
             for band in listed
         ]
         named = bands_named(words, f"Asset {key}")
-        stacks[key] = {name: number for number, name in enumerate(named, start=1) if name}
-    try:
-        return band_assets(item), {}
-    except InputError:
-        stacks = {key: numbers for key, numbers in stacks.items() if numbers}
-        if len(stacks) > 1:
-            raise InputError(
-                f"{item.get('id')} has several assets with many bands ({', '.join(stacks)}); open one of them itself."
-            ) from None
-        if not stacks:
-            raise
-    key, numbers = next(iter(stacks.items()))
-    return dict.fromkeys(numbers, key), numbers
+        if any(named):
+            stacks[key] = {name: number for number, name in enumerate(named, start=1) if name}
+    return stacks
 
 
 def _flag(properties: dict[str, Any]) -> bool | None:

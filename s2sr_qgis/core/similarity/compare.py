@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,12 +13,12 @@ import numpy as np
 from rasterio.errors import NotGeoreferencedWarning
 
 from ..jobs import SimilarityJob
-from ..outputs import atomic
+from ..outputs import write_text
 from ..progress import Part, Progress
 from ..raster.grid import Window
 from ..raster.targets import check_outputs
 from ..raster.writer import FileOptions, OutputBand, RasterWriter, assumed, write_raster
-from ..redaction import redacted
+from ..redaction import json_text
 from .comparison import BLOCK_UNIT, Comparison, Result, block, blocks, chosen, in_threads
 from .measure import Block, Float, Measure, Setup
 from .measures import catalogue
@@ -52,8 +51,7 @@ def compare(job: SimilarityJob, progress: Progress) -> dict[str, Any]:
         outputs = _measured(job, progress)
     outputs = {name: plain(value) for name, value in outputs.items()}
     if job.json_file:
-        with atomic(job.json_file) as temporary:
-            temporary.write_text(json.dumps(redacted(outputs), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(job.json_file, json_text(outputs))
         outputs["json_file"] = str(job.json_file)
         progress.artifact("json_file", str(job.json_file))
     progress.progress(100, "Done")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..outputs import atomic
+from ..outputs import write_text
 from ..progress import Progress
 from ..redaction import redact
 from .measure import Definition, Measure
@@ -95,8 +95,7 @@ def write_report(report: Report, path: Path, progress: Progress | None = None) -
         definitions=[(measure.title, measure.definitions[first.setup.definition]) for measure in first.measures],
     )
     progress.check()
-    with atomic(path) as temporary:
-        temporary.write_text(redact(page), encoding="utf-8")
+    write_text(path, redact(page))
 
 
 def number(value: float, unit: str = "") -> str:

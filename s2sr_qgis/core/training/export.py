@@ -20,7 +20,7 @@ from .behaviour import Run, measure_radius
 from .fit import BEST, LAST
 from .parity import PARITY, check_parity, check_saved_model, random_patches
 from .run_card import RunCard, read_run_card
-from .score import score, worse_than_bicubic
+from .score import score_test, worse_than_bicubic
 from .stored import pack_kernels, round_kernels
 from .train import load_network
 from .variants import Variants, run_datasets
@@ -82,7 +82,7 @@ def describe(network: Any, run: RunCard, *, name: str, title: str) -> ModelCard:
         outputs=[TensorCard(name=OUTPUT, bands=run.tensors[-1].bands, resolution=run.tensors[-1].resolution)],
         scaling=run.scaling,
         upsampling=network.upsampling,
-        radius=measure_radius(*_as_run(network.model), factors),
+        radius=measure_radius(*as_run(network.model), factors),
         multiple=max(factors.values()),
         parameters=network.model.count_params(),
         mflop_per_pixel=round(network.mflop_per_pixel(), 3),
@@ -104,20 +104,7 @@ def describe(network: Any, run: RunCard, *, name: str, title: str) -> ModelCard:
 
 def _of_last(run: RunCard, folder: Path, network: Any, progress: Progress) -> RunCard:
     """The run's card with the test figures of its last weights; without figures where its datasets are gone."""
-    sets = [dataset.arrays("test") for dataset in run_datasets(folder) if dataset.count("test")]
-    low, bands = run.tensors[-2].name, run.tensors[-1].bands
-    test = (
-        score(
-            lambda part: network.model.predict_on_batch(part)[OUTPUT],
-            sets,
-            low,
-            bands,
-            progress,
-            likeness=run.task == CROSS_SENSOR,
-        )
-        if sets
-        else {}
-    )
+    test = score_test(network.model, run, run_datasets(folder), progress)
     return run.model_copy(update={"test": test, "warning": worse_than_bicubic(test)})
 
 
@@ -242,7 +229,7 @@ def _patches(run: Path) -> dict[str, np.ndarray[Any, Any]] | None:
     return None
 
 
-def _as_run(model: keras.Model) -> tuple[Run, dict[str, int]]:
+def as_run(model: keras.Model) -> tuple[Run, dict[str, int]]:
     """A Keras network as `behaviour` takes it, and the channels of its inputs."""
     channels = {tensor.name: int(tensor.shape[-1]) for tensor in model.inputs}
     return lambda tensors: np.asarray(model.predict_on_batch(tensors)[OUTPUT]), channels

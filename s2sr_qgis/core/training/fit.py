@@ -7,6 +7,8 @@ import io
 import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,9 +144,8 @@ class MeanScore(keras.callbacks.Callback):
             return
         if not _optimizer(self.model).use_ema:
             return
-        raw = _swap_mean(self.model)
-        mean = self.model.evaluate(self.valid, verbose=0, return_dict=True)
-        self.model.set_weights(raw)
+        with _mean_weights(self.model):
+            mean = self.model.evaluate(self.valid, verbose=0, return_dict=True)
         logs["val_rmse_raw"], logs["val_rmse_mean"] = logs["val_rmse"], float(mean["rmse"])
         if logs["val_rmse_mean"] <= logs["val_rmse_raw"]:
             logs["val_rmse"], logs["val_loss"] = logs["val_rmse_mean"], float(mean["loss"])
@@ -178,9 +179,8 @@ class Checkpoints(keras.callbacks.Callback):
             self.weights = "raw"
             if _optimizer(self.model).use_ema and logs.get("val_rmse_mean", rmse) <= rmse:
                 self.weights = "mean"
-                raw = _swap_mean(self.model)
-                self._save_best()
-                self.model.set_weights(raw)
+                with _mean_weights(self.model):
+                    self._save_best()
             else:
                 self._save_best()
         elif self.patience and epoch - max(self.best_epoch, 0) >= self.patience:
@@ -206,11 +206,13 @@ def _optimizer(model: keras.Model) -> Any:
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)
 
 
-def _swap_mean(model: keras.Model) -> list[Any]:
-    """Put the running mean of weights into the model; returns the raw ones."""
-    raw: list[Any] = model.get_weights()
+@contextmanager
+def _mean_weights(model: keras.Model) -> Iterator[None]:
+    """Let a model have the running mean of its weights for a block."""
+    raw = model.get_weights()
     _optimizer(model).finalize_variable_values(model.trainable_variables)
-    return raw
+    yield
+    model.set_weights(raw)
 
 
 class Report(keras.callbacks.Callback):

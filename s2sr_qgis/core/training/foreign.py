@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 import onnx
 
-from ..errors import InputError, ModelError
+from ..errors import InputError, ModelError, first_line
 from ..networks.base import OUTPUT
 from .behaviour import Run
 from .export import OPSET, require_tensorflow
@@ -79,7 +79,7 @@ def _saved_model(folder: Path) -> Foreign:
             loaded = tf.saved_model.load(str(folder))  # its functions hold no reference to the variables
             frozen = convert_variables_to_constants_v2(loaded.signatures["serving_default"])
     except Exception as error:  # TensorFlow raises errors of many kinds for a damaged folder
-        raise ModelError(f"{folder} cannot be loaded by TensorFlow: {_first_line(error)}.") from error
+        raise ModelError(f"{folder} cannot be loaded by TensorFlow: {first_line(error)[:200]}.") from error
     signature = graph.signature_def["serving_default"]
     keys = {info.name.partition(":")[0]: key for key, info in signature.inputs.items()}
     names = [tensor.name.partition(":")[0] for tensor in frozen.inputs]
@@ -145,8 +145,8 @@ def _keras(path: Path) -> Foreign:
         raise
     except Exception as error:  # Keras raises errors of many kinds for a file of another version
         raise ModelError(
-            f"Keras {keras.__version__} cannot load {path}: {_first_line(error)}; save the network as a SavedModel "
-            "(model.export) and import that folder."
+            f"Keras {keras.__version__} cannot load {path}: {first_line(error)[:200]}; save the network as a "
+            "SavedModel (model.export) and import that folder."
         ) from error
 
     def serving(output: str) -> Callable[..., Any]:
@@ -181,7 +181,7 @@ def _onnx(path: Path) -> Foreign:
     except ModelError:
         raise
     except Exception as error:  # protobuf's own class is private
-        raise ModelError(f"{path} is no ONNX model, or damaged: {_first_line(error)}.") from error
+        raise ModelError(f"{path} is no ONNX model, or damaged: {first_line(error)[:200]}.") from error
     constant = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constant]
     first = {value.name: _channels_first(value) for value in [*inputs, *model.graph.output]}
@@ -253,10 +253,7 @@ def _tensorflow(tf: Any, names: list[str], serving: Callable[[str], Callable[...
 def renamed(model: Any, names: dict[str, str]) -> Any:
     """An ONNX model with other names of its tensors; its batch, heights and widths free."""
     graph = model.graph
-    for node in graph.node:
-        for field in (node.input, node.output):
-            for index, name in enumerate(field):
-                field[index] = names.get(name, name)
+    rename_in_nodes(graph, names)
     for value in (*graph.input, *graph.output):
         value.name = names.get(value.name, value.name)
         for axis, label in enumerate(("n", "h", "w")):
@@ -265,15 +262,20 @@ def renamed(model: Any, names: dict[str, str]) -> Any:
     return model
 
 
+def rename_in_nodes(graph: Any, names: dict[str, str]) -> None:
+    """Give tensors other names in the nodes of an ONNX graph; its own inputs and outputs stay as they are."""
+    for node in graph.node:
+        for field in (node.input, node.output):
+            for index, name in enumerate(field):
+                field[index] = names.get(name, name)
+
+
 def channels_last(model: Any, turned: list[str], output: str | None, inputs: list[str]) -> Any:
     """An ONNX model whose NCHW inputs ``turned`` and NCHW ``output`` are NHWC; the output is named `OUTPUT`."""
     helper, graph = onnx.helper, model.graph
     old = graph.output[0].name
     names = {name: f"{name}_nchw" for name in turned} | {old: f"{OUTPUT}_own"}
-    for node in graph.node:
-        for field in (node.input, node.output):
-            for index, name in enumerate(field):
-                field[index] = names.get(name, name)
+    rename_in_nodes(graph, names)
     before = [helper.make_node("Transpose", [name], [names[name]], perm=[0, 3, 1, 2]) for name in turned]
     own = names[old]
     last = helper.make_node("Transpose", [own], [OUTPUT], perm=[0, 2, 3, 1])
@@ -304,8 +306,3 @@ class _quiet:  # noqa: N801
 
     def __exit__(self, *_: object) -> None:
         logging.getLogger("tf2onnx").setLevel(self.level)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")[:200]

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import onnx
 
-from ..errors import InputError, ModelError
+from ..errors import InputError, ModelError, first_line
 from ..inference.card import SAVED_MODEL, ModelCard, ModelFile, TensorCard, native_resolution, sha256, write_card
 from ..inference.model import load_model, onnx_function
 from ..networks.base import OUTPUT
@@ -18,7 +18,7 @@ from ..progress import Progress
 from ..raster.serve import CROPS, narrowest_crop
 from .behaviour import EQUAL, LARGEST, Run, check_uniform, measure_radius, measure_scale
 from .export import ONNX, check_folder, require_tensorflow
-from .foreign import Foreign, read_foreign
+from .foreign import Foreign, read_foreign, rename_in_nodes
 from .parity import check_saved_model, random_patches
 from .published import import_dsen2, is_dsen2
 from .stored import constants
@@ -221,10 +221,16 @@ def _place(job: ImportModelJob, card: ModelCard, scale: int) -> None:
     output.resolution = 10
 
 
+def _factor(job: ImportModelJob) -> float:
+    """What the network's output is multiplied by, so that one scaling holds for its input and its output."""
+    scaling = job.scaling or 1
+    return (job.output_scaling or scaling) / scaling
+
+
 def _onnx(foreign: Foreign, output: str, job: ImportModelJob) -> Any:
     try:
         model = foreign.to_onnx(output)
-        factor = (job.output_scaling or job.scaling or 1) / (job.scaling or 1)
+        factor = _factor(job)
         if factor != 1:
             _multiplied(model, factor)
         onnx.checker.check_model(model)
@@ -232,18 +238,14 @@ def _onnx(foreign: Foreign, output: str, job: ImportModelJob) -> Any:
         if foreign.kind != "ONNX" and domains - {"", "ai.onnx"}:
             raise ModelError(f"operations of {', '.join(sorted(domains))}")
     except Exception as error:  # tf2onnx and protobuf raise errors of many kinds
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"{job.source} cannot be turned into ONNX: {lines[0].rstrip('.')[:200]}.") from error
+        raise ModelError(f"{job.source} cannot be turned into ONNX: {first_line(error)[:200]}.") from error
     return model
 
 
 def _multiplied(model: Any, factor: float) -> None:
     """Multiply an ONNX model's output."""
     graph, own = model.graph, f"{OUTPUT}_unscaled"
-    for node in graph.node:
-        for field in (node.input, node.output):
-            for index, name in enumerate(field):
-                field[index] = own if name == OUTPUT else name
+    rename_in_nodes(graph, {OUTPUT: own})
     graph.initializer.append(onnx.numpy_helper.from_array(np.array(factor, np.float32), f"{OUTPUT}_factor"))
     graph.node.append(onnx.helper.make_node("Mul", [own, f"{OUTPUT}_factor"], [OUTPUT]))
 
@@ -260,8 +262,7 @@ def _parity(
     """Largest difference (reflectance) between ONNX Runtime and the source's own library, on images of two sizes."""
     if not foreign.runner:
         return {}
-    own, found = foreign.runner(output), {}
-    factor = (job.output_scaling or card.scaling) / card.scaling
+    own, found, factor = foreign.runner(output), {}, _factor(job)
     for number, (rows, columns) in enumerate(((3, 5), (6, 4))):
         rng = np.random.default_rng(number)
         step = max(-(-24 // card.multiple), 1) * card.multiple
@@ -283,8 +284,7 @@ def _write_saved_model(job: ImportModelJob, foreign: Foreign, output: str, card:
     tf = require_tensorflow()
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    own = foreign.serving(output)
-    factor = (job.output_scaling or card.scaling) / card.scaling
+    own, factor = foreign.serving(output), _factor(job)
     crops = sorted({*CROPS, narrowest_crop(card.radius * card.scale, card.scale * card.multiple)})
     specs = [tf.TensorSpec((None, None, None, count), tf.float32, name=name) for name, count in foreign.inputs.items()]
 

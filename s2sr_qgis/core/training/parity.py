@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from ..inference.card import SAVED_MODEL, ModelCard
 from ..inference.model import Model, load_model, turned
 from ..networks.base import OUTPUT
@@ -66,8 +66,9 @@ def check_saved_model(folder: Path, card: ModelCard, patches: Patches) -> float:
                 feed = {feeds[tensor.name]: patches[tensor.name][index : index + 1] for tensor in card.inputs}
                 served.append(session.run(signature.outputs[OUTPUT].name, feed)[0])
     except (tf.errors.OpError, KeyError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"The SavedModel does not run in a TensorFlow session: {reason}; leave it out.") from error
+        raise ModelError(
+            f"The SavedModel does not run in a TensorFlow session: {first_line(error)}; leave it out."
+        ) from error
     return float(np.abs(np.stack(served) - found).max() * card.scaling)
 
 

@@ -12,7 +12,7 @@ from ..dataset.card import TARGET, PatchCard, SourceCard
 from ..errors import TrainingError
 from ..networks import ElementSpec, ModelBase, build_network, element_spec
 from ..outputs import write_text
-from ..redaction import redacted
+from ..redaction import yaml_text
 
 RUN_CARD = "run.yaml"
 CONFIG = "config.yaml"
@@ -54,8 +54,7 @@ def spec_of(tensors: list[PatchCard]) -> ElementSpec:
 
 def write_run_card(card: RunCard, folder: Path) -> None:
     """Write a run's card."""
-    text = yaml.safe_dump(redacted(card.model_dump(mode="json")), sort_keys=False, allow_unicode=True, width=110)
-    write_text(folder / RUN_CARD, text)
+    write_text(folder / RUN_CARD, yaml_text(card.model_dump(mode="json")))
 
 
 def read_run_card(folder: Path) -> RunCard:

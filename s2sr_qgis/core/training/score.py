@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..dataset.card import TARGET
+from ..dataset.card import CROSS_SENSOR, TARGET, Dataset
+from ..networks.base import OUTPUT
 from ..progress import Progress
 from ..raster.resample import upsample
 from ..similarity import ssim
@@ -14,6 +15,7 @@ from ..similarity.measure import Setup
 from ..similarity.measures import whole_block
 from ..similarity.pixel import Sam
 from ..similarity.window import SSIM_WINDOW
+from .run_card import RunCard
 
 CHUNK = 32
 
@@ -55,6 +57,21 @@ def score(
     for name, sums in alike.items():
         figures[name].update(sums.figures())
     return {"patches": patches, **figures["model"], "bicubic": figures["bicubic"]}
+
+
+def score_test(model: Any, card: RunCard, datasets: list[Dataset], progress: Progress) -> dict[str, Any]:
+    """`score` of a run's Keras model on its datasets' test splits, with SSIM and SAM for cross-sensor; else empty."""
+    sets = [dataset.arrays("test") for dataset in datasets if dataset.count("test")]
+    if not sets:
+        return {}
+    return score(
+        lambda part: model.predict_on_batch(part)[OUTPUT],
+        sets,
+        card.tensors[-2].name,
+        card.tensors[-1].bands,
+        progress,
+        likeness=card.task == CROSS_SENSOR,
+    )
 
 
 def _span(targets: Any) -> float:

@@ -11,9 +11,8 @@ import numpy as np
 import yaml
 
 from ..dataset.card import CROSS_SENSOR, TARGET, Dataset, DatasetCard, Split, read_dataset
-from ..errors import DatasetError, InputError, MissingPackageError, OutputError, TrainingError
+from ..errors import DatasetError, InputError, MissingPackageError, OutputError, TrainingError, first_line
 from ..networks import default_network
-from ..networks.base import OUTPUT
 from ..networks.quantized import calibrate, quantized, take_back
 from ..outputs import atomic, reserve, write_text
 from ..progress import Progress
@@ -23,7 +22,7 @@ from .logs import TensorBoard, shown_bands
 from .narrow import take_weights
 from .report import write_report
 from .run_card import CONFIG, RunCard, read_run_card, write_run_card
-from .score import score, worse_than_bicubic
+from .score import score_test, worse_than_bicubic
 
 if TYPE_CHECKING:
     from ..jobs import TrainJob
@@ -82,13 +81,8 @@ def train(job: TrainJob, progress: Progress) -> dict[str, Any]:
     model = _save(job.output, card)
     card.epochs, card.minutes = state["epoch"], round(state["seconds"] / 60, 1)
     card.valid_rmse, card.weights = state["best_rmse"], state["weights"]
-    sets = [dataset.arrays("test") for dataset in datasets if dataset.count("test")]
-    if sets:
-        low, bands = card.tensors[-2].name, card.tensors[-1].bands
-        likeness = task == CROSS_SENSOR
-        card.test = score(
-            lambda part: model.predict_on_batch(part)[OUTPUT], sets, low, bands, progress, likeness=likeness
-        )
+    card.test = score_test(model, card, datasets, progress)
+    if card.test:
         progress.log(
             f"Test split, {card.test['patches']} patches: RMSE {card.test['rmse_mean']:.1f} DN, "
             f"bicubic {card.test['bicubic']['rmse_mean']:.1f} DN."
@@ -215,10 +209,9 @@ def _start_from(weights: Path, model: keras.Model, patches: Arrays, network: str
     try:
         model.load_weights(weights)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
         raise InputError(
-            f"The initial weights {weights} cannot be loaded into {network}: {reason}; name a .weights.h5 file of the "
-            "same network and options, or the folder of a run."
+            f"The initial weights {weights} cannot be loaded into {network}: {first_line(error)}; name a "
+            ".weights.h5 file of the same network and options, or the folder of a run."
         ) from error
 
 
